@@ -1,0 +1,27 @@
+"""Attacks on what federated learning shares: each runs on a bare ``nn.Module`` and an update, without the simulator."""
+
+from attacks.registry import available, reconstruct, reconstruct_many
+from attacks.view import (
+    Budget,
+    Knowledge,
+    Message,
+    NotApplicable,
+    Observation,
+    Reconstruction,
+    Update,
+    View,
+)
+
+__all__ = [
+    "Budget",
+    "Knowledge",
+    "Message",
+    "NotApplicable",
+    "Observation",
+    "Reconstruction",
+    "Update",
+    "View",
+    "available",
+    "reconstruct",
+    "reconstruct_many",
+]

@@ -1,0 +1,154 @@
+"""The attacks by name: what each needs, where it was published, and how to run it on a view's observations."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from attacks.view import Budget, Kind, Knowledge, NotApplicable, Observation, Reconstruction, generator
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The least that an attack can start from: ``knowledge`` fields, kinds of update, one client or a sum."""
+
+    rung: str
+    knowledge: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = ("gradient", "delta")
+    sums: bool = False
+    update: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One victim: its observations in round order, the knowledge granted, and a generator for this attack alone."""
+
+    observations: tuple[Observation, ...]
+    knowledge: Knowledge
+    generator: torch.Generator
+
+    @property
+    def observation(self) -> Observation:
+        """The only, or the latest, observation."""
+        return self.observations[-1]
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """A small case that the attack must win before its failure elsewhere means anything.
+
+    ``won`` looks at the claim on the case; the truth of a sanity case is synthetic and known to this object alone.
+    """
+
+    observation: Observation
+    knowledge: Knowledge
+    budget: Budget
+    won: Callable[[Reconstruction], bool]
+
+
+class Solve(Protocol):
+    """Many victims in one call, so that an attack may batch them; the answers come in the order of the cases."""
+
+    def __call__(self, cases: Sequence[Case], budget: Budget) -> list[Reconstruction]: ...
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One registered attack."""
+
+    name: str
+    paper: str
+    claim: str
+    needs: Needs
+    solve: Solve
+    sanity: Callable[[], Sanity] | None
+
+
+_ATTACKS: dict[str, Attack] = {}
+
+
+def attack(
+    name: str, *, paper: str, claim: str, needs: Needs, sanity: Callable[[], Sanity] | None = None
+) -> Callable[[Solve], Solve]:
+    """Register ``solve`` under ``name``; ``claim`` says in one sentence what the attack recovers."""
+
+    def register(solve: Solve) -> Solve:
+        if name in _ATTACKS:
+            raise ValueError(f"attack {name!r} is registered twice")
+        _ATTACKS[name] = Attack(name, paper, claim, needs, solve, sanity)
+        return solve
+
+    return register
+
+
+def available() -> Mapping[str, Attack]:
+    """Every attack by name, with the least knowledge it needs, its rung, its paper and the views it works on."""
+    return dict(sorted(_ATTACKS.items()))
+
+
+def check(needs: Needs, observations: Sequence[Observation], knowledge: Knowledge) -> None:
+    """Raise NotApplicable naming the first thing that ``needs`` asks for and the case lacks."""
+    if needs.update and not observations:
+        raise NotApplicable("an update that the server can read", needs.rung)
+    for name in needs.knowledge:
+        if getattr(knowledge, name) is None:
+            raise NotApplicable(name, needs.rung)
+    for observation in observations:
+        if observation.kind not in needs.kinds:
+            raise NotApplicable(
+                f"a {' or '.join(needs.kinds)} (the view holds a {observation.kind})", needs.rung
+            )
+        if observation.contributors > 1 and not needs.sums:
+            raise NotApplicable(
+                f"one client's update (this is a sum over {observation.contributors})", needs.rung
+            )
+        broken = [n for n, t in observation.update.items() if not torch.isfinite(t).all()]
+        if broken:
+            raise ValueError(f"update has non-finite values in {broken}: the client's training diverged")
+
+
+def reconstruct(
+    name: str,
+    obs: Observation | Sequence[Observation],
+    know: Knowledge,
+    *,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> Reconstruction:
+    """Run attack ``name`` on one victim; ``obs`` is one Observation, or one client's over several rounds.
+
+    Raises KeyError for an unknown name, NotApplicable where the case lacks what the attack needs, ValueError for
+    a non-finite update. Deterministic given ``seed``; the caller's model and global generators stay untouched.
+    """
+    claim = reconstruct_many(name, [(obs, know, seed)], budget=budget)[0]
+    if isinstance(claim, NotApplicable):
+        raise claim
+    return claim
+
+
+def reconstruct_many(
+    name: str,
+    victims: Sequence[tuple[Observation | Sequence[Observation], Knowledge, int]],
+    *,
+    budget: Budget | None = None,
+) -> list[Reconstruction | NotApplicable]:
+    """Run attack ``name`` on many victims (observations, knowledge, seed), batched where the attack can batch."""
+    if name not in _ATTACKS:
+        close = difflib.get_close_matches(name, _ATTACKS, n=3)
+        raise KeyError(f"attack {name!r} is unknown; nearest: {close or sorted(_ATTACKS)}")
+    chosen = _ATTACKS[name]
+    answers: list[Reconstruction | NotApplicable | None] = []
+    cases: list[Case] = []
+    for obs, know, seed in victims:
+        observations = (obs,) if isinstance(obs, Observation) else tuple(obs)
+        try:
+            check(chosen.needs, observations, know)
+        except NotApplicable as lacking:
+            answers.append(lacking)
+            continue
+        answers.append(None)
+        cases.append(Case(observations, know, generator(seed)))
+    solved = iter(chosen.solve(cases, budget or Budget()) if cases else ())
+    return [next(solved) if answer is None else answer for answer in answers]

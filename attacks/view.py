@@ -1,0 +1,203 @@
+"""The adversary's vocabulary: what a party saw, what it was told besides, and what it claims from that."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["gradient", "delta"]
+"""``gradient``: of the loss at the model that was sent. ``delta``: local weights minus the weights that were sent."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One update as an adversary holds it, with the model (weights included) that it was computed on.
+
+    ``update`` maps parameter names to tensors of the parameters' shapes. With ``contributors`` above one it is
+    the sum over that many clients. ``buffers`` are the non-trainable arrays that travelled beside it (BatchNorm
+    statistics after local training), ``side`` the numbers that did (``num_examples``, metrics).
+    """
+
+    model: nn.Module
+    update: Mapping[str, Tensor]
+    kind: Kind
+    contributors: int = 1
+    round: int | None = None
+    client: int | None = None
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    side: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("gradient", "delta"):
+            raise ValueError(f"kind = {self.kind!r}: must be 'gradient' or 'delta'")
+        if self.contributors < 1:
+            raise ValueError(f"contributors = {self.contributors}: must be at least 1")
+        shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        strangers = sorted(set(self.update) - set(shapes))
+        wrong = sorted(n for n in set(self.update) & set(shapes) if tuple(self.update[n].shape) != shapes[n])
+        if strangers or wrong:
+            raise ValueError(
+                f"update does not fit the model: unknown names {strangers}, wrong shapes {wrong}; "
+                "pass a dict from the model's parameter names to tensors of their shapes"
+            )
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the threat model grants besides the view; None means not granted.
+
+    ``batch_size`` counts distinct examples behind the update, over all local steps. ``labels`` (B,) are
+    unordered. ``value_range`` bounds inputs in data units (what ``model.forward`` takes), as scalars or as
+    tensors/sequences over the first input axis. ``public`` is (N, *input_shape), ``public_labels`` (N,).
+    ``batch_stats`` maps buffer names to the private batch's statistics. ``planted`` describes what a malicious
+    server put into the model, e.g. ``{"kind": "imprint", "layer": "<module name>"}``.
+    """
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+    batch_size: int | None = None
+    labels: Tensor | None = None
+    value_range: tuple[Any, Any] | None = None
+    learning_rate: float | None = None
+    local_steps: int | None = None
+    local_epochs: int | None = None
+    local_batch_size: int | None = None
+    loss: str = "cross_entropy"
+    batch_stats: Mapping[str, Tensor] | None = None
+    public: Tensor | None = None
+    public_labels: Tensor | None = None
+    planted: Mapping[str, Any] | None = None
+
+    def granted(self) -> tuple[str, ...]:
+        """Names of the optional facts that were granted."""
+        fixed = {"input_shape", "num_classes", "loss"}
+        return tuple(
+            f.name
+            for f in dataclasses.fields(self)
+            if f.name not in fixed and getattr(self, f.name) is not None
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How hard an attack may try: steps per restart, restarts, and wall seconds after which it must stop.
+
+    None leaves the choice to the attack's own default.
+    """
+
+    iterations: int | None = None
+    restarts: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "restarts", "seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"budget.{name} = {value}: must be positive; leave it out for the default")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack claims: ``inputs`` (B, *input_shape) in data units, ``labels`` (B,), its own ``objective``.
+
+    ``objective`` (B,) or (1,) is the attack's loss, never computed from the truth. ``inputs`` is None for an
+    attack that claims labels alone. ``diverged`` counts restarts that ended non-finite or without progress;
+    a claim in which every restart diverged has ``converged`` False and is no evidence of protection.
+    """
+
+    inputs: Tensor | None
+    labels: Tensor | None
+    objective: Tensor
+    converged: bool = True
+    diverged: int = 0
+    iterations: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class NotApplicable(Exception):
+    """The view or the knowledge lacks what the attack needs; ``missing`` names it, ``rung`` where it is granted."""
+
+    def __init__(self, missing: str, rung: str) -> None:
+        super().__init__(f"not applicable: needs {missing} (rung {rung})")
+        self.missing = missing
+        self.rung = rung
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.missing, self.rung)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as the party saw it on the wire.
+
+    ``arrays``, ``metrics`` and ``configs`` are keyed by record name, then by entry. ``form`` says what the
+    arrays are to this party: ``plain`` numbers, ``masked`` vectors or ``ciphertext`` bytes.
+    """
+
+    round: int
+    client: int
+    direction: Literal["sent", "received"]
+    stage: str
+    form: Literal["plain", "masked", "ciphertext"] = "plain"
+    arrays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bytes: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that the party can read: one client's, or the sum over ``contributors``, on broadcast ``base``."""
+
+    round: int
+    client: int | None
+    kind: Kind
+    base: str
+    arrays: Mapping[str, Tensor]
+    contributors: int = 1
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    side: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """The record of a whole run as one party saw it: the messages, and the updates that it can read from them.
+
+    ``model`` is the architecture; ``broadcasts`` maps a digest to a state that was sent to clients.
+    """
+
+    party: str
+    model: nn.Module
+    broadcasts: Mapping[str, Mapping[str, Tensor]]
+    messages: tuple[Message, ...]
+    updates: tuple[Update, ...]
+
+    def observations(self, round: int | None = None, client: int | None = None) -> Iterator[Observation]:
+        """Yield the observations that this view supports: none where there are only masked vectors or ciphertexts."""
+        for update in self.updates:
+            if (round is not None and update.round != round) or (
+                client is not None and update.client != client
+            ):
+                continue
+            model = copy.deepcopy(self.model)
+            model.load_state_dict(dict(self.broadcasts[update.base]), strict=False)
+            yield Observation(
+                model=model,
+                update=update.arrays,
+                kind=update.kind,
+                contributors=update.contributors,
+                round=update.round,
+                client=update.client,
+                buffers=update.buffers,
+                side=update.side,
+            )
+
+
+def generator(seed: int) -> torch.Generator:
+    """A CPU generator of its own for one attack, so that no attack touches the global one."""
+    return torch.Generator().manual_seed(seed)

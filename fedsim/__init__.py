@@ -1,0 +1,18 @@
+"""fedsim: what can the server of a federation learn about its clients' data, under which protocol, at what cost."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+# Flower reads this when it is imported; a simulator for privacy reviews does not phone home.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+for _name in ("strategies", "attacks", "crypto"):
+    _found, _wanted = find_spec(_name), Path(__file__).resolve().parents[1] / _name
+    if _found is None or Path(_found.origin or "").resolve().parent != _wanted:
+        raise ImportError(
+            f"fedsim needs its own package '{_name}' from {_wanted}, but Python finds "
+            f"{_found and _found.origin}; uninstall the other package or run from fedsim's checkout"
+        )
