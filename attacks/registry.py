@@ -97,13 +97,9 @@ def check(needs: Needs, observations: Sequence[Observation], knowledge: Knowledg
             raise NotApplicable(name, needs.rung)
     for observation in observations:
         if observation.kind not in needs.kinds:
-            raise NotApplicable(
-                f"a {' or '.join(needs.kinds)} (the view holds a {observation.kind})", needs.rung
-            )
+            raise NotApplicable(f"a {' or '.join(needs.kinds)} (the view holds a {observation.kind})", needs.rung)
         if observation.contributors > 1 and not needs.sums:
-            raise NotApplicable(
-                f"one client's update (this is a sum over {observation.contributors})", needs.rung
-            )
+            raise NotApplicable(f"one client's update (this is a sum over {observation.contributors})", needs.rung)
         broken = [n for n, t in observation.update.items() if not torch.isfinite(t).all()]
         if broken:
             raise ValueError(f"update has non-finite values in {broken}: the client's training diverged")

@@ -76,9 +76,7 @@ class Knowledge:
         """Names of the optional facts that were granted."""
         fixed = {"input_shape", "num_classes", "loss"}
         return tuple(
-            f.name
-            for f in dataclasses.fields(self)
-            if f.name not in fixed and getattr(self, f.name) is not None
+            f.name for f in dataclasses.fields(self) if f.name not in fixed and getattr(self, f.name) is not None
         )
 
 
@@ -180,9 +178,7 @@ class View:
     def observations(self, round: int | None = None, client: int | None = None) -> Iterator[Observation]:
         """Yield the observations that this view supports: none where there are only masked vectors or ciphertexts."""
         for update in self.updates:
-            if (round is not None and update.round != round) or (
-                client is not None and update.client != client
-            ):
+            if (round is not None and update.round != round) or (client is not None and update.client != client):
                 continue
             model = copy.deepcopy(self.model)
             model.load_state_dict(dict(self.broadcasts[update.base]), strict=False)
