@@ -1,58 +1,58 @@
-"""The data sets by name, and the one call that loads them."""
+"""The data sets by name, and the one call that loads them or your own."""
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from fedsim.tasks import images
+from fedsim.tasks import images, own_data, own_tables, tabular, text
 from fedsim.tasks.data import Dataset
-from fedsim.tasks.errors import TaskError
+from fedsim.tasks.names import check_options, unknown
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
+    "breast_cancer": tabular.breast_cancer,
     "digits": images.digits,
     "faces": images.faces,
+    "messages": text.messages,
     "photos": images.photos,
+    "records": tabular.records,
+    "wine": tabular.wine,
 }
 """Name to loader; a loader takes the seed and its options by keyword."""
 
+FILES: dict[str, Callable[..., Dataset]] = {
+    ".npz": own_data.npz,
+    ".csv": own_tables.table,
+    ".parquet": own_tables.table,
+    ".txt": own_data.lines,
+    ".jsonl": own_data.lines,
+}
+"""File suffix to loader; a loader takes the path and its options by keyword."""
+
 
 def load_dataset(name: str, options: Mapping[str, Any], seed: int) -> Dataset:
-    """Load the data set ``name``; the same name, options and seed give the same examples.
+    """Load a registered data set, or your own; the same name, options and seed give the same examples.
 
-    Raises TaskError for an unknown name or option, and for data that are missing, broken or do not fit together.
+    Your own is the path of a file (.npz, .csv, .parquet, .txt, .jsonl) or of a folder of pictures,
+    ``"package.module:name"`` of a torch Dataset, or ``"hf:<name>"`` on Hugging Face. Raises TaskError for an unknown
+    name or option, and for data that are missing, broken or do not fit together.
     """
-    if name not in DATASETS:
-        raise unknown("task.dataset", name, DATASETS)
-    loader = DATASETS[name]
-    check_options("task.data_options", options, loader, given={"seed"})
-    return loader(seed=seed, **options)
+    if name in DATASETS:
+        check_options("task.data_options", options, DATASETS[name], given=frozenset({"seed"}))
+        return DATASETS[name](seed=seed, **options)
+    loader, source = _own(name)
+    check_options("task.data_options", options, loader, given=frozenset({"path", "name"}))
+    return loader(source, **options)
 
 
-def unknown(field: str, value: str, known: Mapping[str, Any], hint: str = "") -> TaskError:
-    """The error for a name that is not registered, with the nearest ones that are."""
-    near = difflib.get_close_matches(value, known, n=3)
-    return TaskError(field, value, "unknown name", f"nearest: {', '.join(near or sorted(known))}{hint}")
-
-
-def check_options(
-    field: str, options: Mapping[str, Any], function: Callable[..., Any], given: set[str] | frozenset[str]
-) -> None:
-    """Raise TaskError for an option that ``function`` does not take by keyword, or lacks; ``given`` come from us."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = {p.name: p for p in parameters if p.name not in given}
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=3) or sorted(known)
-            raise TaskError(
-                f"{field}.{option}", options[option], "unknown option", f"allowed: {', '.join(near) or 'none'}"
-            )
-    for option, parameter in known.items():
-        if (
-            parameter.default is parameter.empty
-            and parameter.kind is not parameter.VAR_POSITIONAL
-            and option not in options
-        ):
-            raise TaskError(f"{field}.{option}", None, "this option is required", "set it")
+def _own(name: str) -> tuple[Callable[..., Dataset], str]:
+    suffix = Path(name).suffix.lower()
+    if name.startswith("hf:"):
+        return own_data.hugging_face, name.removeprefix("hf:")
+    if suffix in FILES:
+        return FILES[suffix], name
+    if ":" in name:
+        return own_data.torch_dataset, name
+    if "/" in name or Path(name).expanduser().is_dir():
+        return own_data.folder, name
+    hint = f"; or a path ({', '.join(FILES)} or a folder/), 'package.module:name' or 'hf:<name>'"
+    raise unknown("task.dataset", name, DATASETS, hint)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from attacks.losses import LOSSES
 from fedsim.seeds import derive
 from fedsim.tasks import models_basic, models_image
-from fedsim.tasks.catalogue import check_options, unknown
 from fedsim.tasks.data import Dataset
 from fedsim.tasks.errors import TaskError
+from fedsim.tasks.names import check_options, unknown
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "softmax": models_basic.softmax,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fedsim.seeds import derive, numpy_generator
-from fedsim.tasks.catalogue import check_options, unknown
 from fedsim.tasks.data import Dataset
 from fedsim.tasks.errors import TaskError
+from fedsim.tasks.names import check_options, unknown
 
 
 @dataclass(frozen=True, eq=False)
