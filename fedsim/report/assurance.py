@@ -1,0 +1,270 @@
+"""The document's sections after the figures: guarantees, side channels, cost, gaps, limits, and how to repeat it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attacks import available
+from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
+from fedsim.report.reading import Json, Setting, mean, setting_name, unique
+from fedsim.report.sections import Context
+from fedsim.report.wording import MISSING, RUNGS, counted, epsilon, finite, listed, number, plain, size
+
+STATEMENT = (
+    ("epsilon", "epsilon (PLD)"),
+    ("epsilon_rdp", "epsilon by RDP, as a check"),
+    ("delta", "delta"),
+    ("unit", "who or what is protected"),
+    ("relation", "neighbouring data sets differ by"),
+    ("sampling", "sampling really used"),
+    ("rounds", "rounds composed"),
+    ("noise_multiplier", "noise multiplier"),
+    ("clip", "clipping norm"),
+    ("observer", "against whom"),
+    ("trust", "who is trusted to add the noise"),
+    ("accountant", "accountant"),
+    ("amplification", "amplification claimed"),
+)
+
+
+def privacy(context: Context) -> Section:
+    """Every epsilon with the statement it belongs to: fields down, protocols across."""
+    results = context.results
+    found: dict[str, Json] = {}
+    for setting in results.settings:
+        for protocol in results.protocols:
+            statement = results.privacy_of(protocol, setting)
+            if statement is not None and statement not in [found.get(protocol)]:
+                key = protocol if protocol not in found else f"{protocol}, {setting_name(setting)}"
+                found[key] = statement
+    if not found:
+        return Section(
+            "epsilon", "Differential privacy", [Prose("No protocol of this run adds noise: no epsilon holds.")]
+        )
+    fields = [(key, words) for key, words in STATEMENT if any(key in statement for statement in found.values())]
+    known = {key for key, _ in STATEMENT}
+    fields += [(key, key.replace("_", " ")) for key in unique(k for s in found.values() for k in s) if key not in known]
+    rows = [
+        [words, *(epsilon(s) if key == "epsilon" else plain(s.get(key)) for s in found.values())]
+        for key, words in fields
+    ]
+    without = [p for p in results.protocols if p not in found]
+    blocks: list[Block] = [
+        Table("The statement behind each epsilon", ["", *found], rows),
+        Prose(
+            "Epsilon bounds what any attack could learn, however strong, on the assumptions in the table. The leakage "
+            "figures above are what particular attacks did learn. The one is an upper bound, the other a lower bound.",
+        ),
+    ]
+    if without:
+        blocks.append(Prose(f"No epsilon holds for {listed(without)}.", "note"))
+    return Section("epsilon", "Differential privacy", blocks)
+
+
+def side_channels(context: Context) -> Section:
+    """What travelled beside the update, in the clear, and what it tells."""
+    results = context.results
+    seen: dict[tuple[str, str, str], tuple[Any, list[str]]] = {}
+    for cell in results.cells:
+        for channel in cell.get("side_channels") or []:
+            key = (str(channel.get("name")), str(channel.get("where")), str(channel.get("says") or ""))
+            seen.setdefault(key, (channel.get("example"), []))[1].append(results.protocol_of(cell))
+    if not seen:
+        return Section("side-channels", "Beside the update", [Prose("Nothing travelled beside the updates.")])
+    rows = []
+    for (name, where, says), (example, protocols) in seen.items():
+        among = unique(protocols)
+        under = "all" if len(among) == len(results.protocols) else listed(among)
+        rows.append([name, where, plain(example), says, under])
+    return Section(
+        "side-channels",
+        "Beside the update",
+        [
+            Prose("These travelled next to the update, and a defence of the update does not cover them."),
+            Table(
+                "Side channels",
+                ["name", "part of the message", "for example", "what it tells", "protocols"],
+                rows,
+                ("for example",),
+                "words",
+            ),
+        ],
+    )
+
+
+def cost(context: Context) -> Section:
+    """Bytes on the wire and accuracy lost, against the first protocol."""
+    results = context.results
+    rows: list[list[object]] = []
+    several = len(results.settings) > 1
+    for setting in results.settings:
+        reference = results.protocols[0] if results.protocols else ""
+        base = mean(results.accuracy_of(reference, setting))
+        bytes_base = _cost(context, reference, setting, "bytes_up_per_client_round")
+        for protocol in results.protocols:
+            up = _cost(context, protocol, setting, "bytes_up_per_client_round")
+            down = _cost(context, protocol, setting, "bytes_down_per_client_round")
+            accuracy = mean(results.accuracy_of(protocol, setting))
+            if up is None and accuracy is None:
+                continue
+            factor = f"× {number(up / bytes_base)}" if up is not None and bytes_base else MISSING
+            delta = MISSING
+            if accuracy is not None and base is not None and protocol != reference:
+                delta = f"{100 * (accuracy - base):+.1f} points".replace("-", "−")
+            accuracy_text = MISSING if accuracy is None else f"{100 * accuracy:.1f} %"
+            label = [setting_name(setting)] if several else []
+            rows.append([context.swatch(protocol), *label, size(up), factor, size(down), accuracy_text, delta])
+    head = [
+        "protocol",
+        *(["setting"] if several else []),
+        "sent up",
+        "against first",
+        "sent down",
+        "accuracy",
+        "change",
+    ]
+    table = Table("Cost for each client and round, and in accuracy", head, rows, tuple(head[-5:]))
+    return Section("cost", "Cost", [table] if rows else [Prose("No cell finished, so there is no cost to state.")])
+
+
+def _cost(context: Context, protocol: str, setting: Setting, key: str) -> float | None:
+    cells = context.results.cells_of(protocol, setting)
+    return mean(finite((cell.get("cost") or {}).get(key)) for cell in cells)
+
+
+def gaps(context: Context) -> Section:
+    """What was not tested, so that nobody reads silence as safety."""
+    results = context.results
+    tried = unique(str(a.get("name")) for a in results.attacks)
+    rest = [f"{name}: {a.claim}" for name, a in available().items() if name not in tried]
+    answered = {str(a.get("name")) for a in results.attacks if a.get("status") == "done"}
+    silent = [name for name in tried if name not in answered]
+    rungs = unique(str(a.get("rung")) for a in results.attacks)
+    items = [f"Rungs tried: {listed(sorted(rungs, key=_step)) or 'none'}. All others are untested."]
+    if silent:
+        items.append(f"Tried, but nowhere with an answer that counts: {listed(silent)}.")
+    measured = {name for a in results.attacks for v in a.get("victims") or [] for name in v.get("figures") or {}}
+    if "lpips" not in measured:
+        items.append("LPIPS (perceptual similarity) was not measured: it needs weights that are not shipped.")
+    items += [
+        "Membership, attribute and property inference, and attacks on the published model, were not part of this run.",
+        f"Data other than {listed([setting_name(s) for s in results.settings if setting_name(s)]) or 'this data set'}, "
+        "other models, batch sizes and training lengths behave differently.",
+        "Timing, network metadata and the machines themselves were not examined.",
+    ]
+    blocks: list[Block] = [Bullets(items)]
+    if rest:
+        blocks.append(Folded(f"{counted(len(rest), 'attack')} of the battery not run here", [Bullets(rest)]))
+    blocks.append(
+        Folded("The ladder of assumptions, L0 to L11", [Bullets([f"{rung}: {words}" for rung, words in RUNGS.items()])])
+    )
+    return Section("not-tested", "What was not tested", blocks)
+
+
+def _step(rung: str) -> int:
+    return int(rung[1:]) if rung[1:].isdigit() else 99
+
+
+def limits(context: Context) -> Section:
+    """How far the result carries."""
+    failures = [str(line) for cell in context.results.cells for line in cell.get("client_failures") or []]
+    causes = [f"{_labels(cell)}: {cell.get('cause')}" for cell in context.results.cells if cell.get("cause")]
+    blocks: list[Block] = [
+        Prose("A failure to attack is not privacy.", "lead"),
+        Bullets(
+            [
+                "Every figure is a lower bound: it says what these attacks got, and a better attack gets more.",
+                "A row marked inconclusive, diverged or not applicable says nothing about protection.",
+                "The federation was simulated: real deployments add logs, backups, metrics and people.",
+                "Intervals cover the victims and seeds of this run, not other data.",
+                "Review again when the model, the data, the cohort or the state of the art changes.",
+            ]
+        ),
+    ]
+    if causes or failures:
+        blocks.append(Folded(f"{counted(len(causes + failures), 'problem')} in this run", [Bullets(causes + failures)]))
+    return Section("limits", "Limits", blocks)
+
+
+def _labels(cell: Json) -> str:
+    labels = ", ".join(str(label) for label in (cell.get("labels") or {}).values())
+    return f"{labels}, seed {cell.get('seed')}" if labels else f"seed {cell.get('seed')}"
+
+
+def reproduce(context: Context) -> Section:
+    """How to get the same report again."""
+    raw, scenario = context.results.raw, context.results.scenario
+    name = scenario.get("name") or "SCENARIO"
+    facts = [
+        ["digest of the scenario", str(raw.get("digest") or MISSING)],
+        ["seeds", plain(scenario.get("seeds"))],
+        ["fedsim", str(raw.get("fedsim") or MISSING)],
+        ["schema of results.json", plain(raw.get("schema_version"))],
+    ]
+    text = json.dumps(scenario, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    return Section(
+        "reproduce",
+        "How to repeat it",
+        [
+            Code(str(raw.get("command") or f"fedsim run {name}"), "Command"),
+            Table("Identity of this run", ["", "value"], facts, tone="narrow"),
+            Folded("The whole scenario, as JSON", [Code(text, "Scenario as JSON")]),
+        ],
+    )
+
+
+def evidence(context: Context) -> Section:
+    """Proof that the controls were on: measured, not configured."""
+    blocks = _facts(context, context.results.raw.get("evidence"), "measured")
+    lead = Prose("What the run measured of its own defences while they worked, and what crossed the wire.")
+    none = Prose("No evidence was stored with this run: that the defences were on rests on the configuration alone.")
+    return Section("evidence", "Evidence that the defences were on", [lead, *blocks] if blocks else [none])
+
+
+def this_run(context: Context) -> Section:
+    """Times, dates and the machine: never the same twice."""
+    blocks = [
+        *_facts(context, context.results.raw.get("timings"), "timings"),
+        *_facts(context, context.results.raw.get("environment"), "environment"),
+    ]
+    return Section("this-run", "Time and place of this run", blocks or [Prose("Nothing was recorded.")])
+
+
+def _facts(context: Context, content: Any, title: str) -> list[Block]:
+    """Any nested JSON as readable tables: cells by their labels, the rest as dotted names."""
+    if not content:
+        return []
+    names = {str(cell.get("digest")): _labels(cell) for cell in context.results.cells}
+    rows = [[names.get(where, where), key, plain(value)] for where, key, value in _flat(content)]
+    if all(row[0] == "" for row in rows):
+        return [Table(title.capitalize(), ["", "value"], [row[1:] for row in rows], tone="words")]
+    return [Table(title.capitalize(), ["where", "what", "value"], _grouped(rows), tone="words")]
+
+
+def _flat(content: Any) -> list[tuple[str, str, Any]]:
+    """(first key, dotted rest, leaf); a measurement with mean, min and max stays one leaf."""
+    leaves: list[tuple[str, str, Any]] = []
+
+    def walk(where: str, path: tuple[str, ...], value: Any) -> None:
+        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
+            for key, item in value.items():
+                walk(where, (*path, str(key)), item)
+        else:
+            leaves.append((where, ".".join(path), value))
+
+    for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
+        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
+            walk(str(key), (), value)
+        else:
+            leaves.append(("", str(key), value))
+    return leaves
+
+
+def _grouped(rows: list[list[str]]) -> list[list[object]]:
+    """The same rows, a repeated first column left blank."""
+    previous = None
+    grouped: list[list[object]] = []
+    for where, what, value in rows:
+        grouped.append([Cell("" if where == previous else where), what, value])
+        previous = where
+    return grouped

@@ -1,0 +1,82 @@
+"""The report: sections put in order, written as one HTML file that needs nothing else, and the plots beside it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from fedsim.report import assurance, measured, sections
+from fedsim.report.blocks import Section, render
+from fedsim.report.page import PAGE
+from fedsim.report.reading import Results
+from fedsim.report.sections import Context
+from fedsim.report.style import CSS
+from fedsim.report.tiles import Pictures
+from fedsim.report.wording import counted, listed
+
+SECTIONS: tuple[Callable[[Context], Section], ...] = (
+    sections.verdict,
+    sections.who_sees_what,
+    sections.gallery,
+    measured.leakage,
+    measured.utility,
+    assurance.privacy,
+    assurance.side_channels,
+    assurance.cost,
+    assurance.gaps,
+    assurance.limits,
+    assurance.reproduce,
+)
+APART: tuple[Callable[[Context], Section], ...] = (assurance.evidence, assurance.this_run)
+"""What belongs to one run alone, and differs between two runs of the same scenario."""
+
+
+def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray], out: Path) -> Path:
+    """Write ``out``/report.html and ``out``/figures/*.svg; return the path of the page.
+
+    ``results`` is the content of results.json; ``pictures`` maps keys such as ``<cell>/<attack>/<client>/<i>/truth``
+    to float arrays (C, H, W) or (H, W) in [0, 1]. The same input gives the same bytes. Raises ValueError for a
+    picture of another shape, OSError where ``out`` cannot be written.
+    """
+    context = Context(Results(results), Pictures(pictures))
+    body = [section(context) for section in SECTIONS]
+    page = render(
+        PAGE,
+        title=str(context.results.scenario.get("name") or "Unnamed scenario"),
+        question=question(context.results),
+        css=Markup(CSS),
+        sections=body,
+        apart=[section(context) for section in APART],
+        version=str(results.get("fedsim") or ""),
+    )
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for stale in set(figures.glob("*.svg")) - {figures / f"{name}.svg" for name in context.figures}:
+        stale.unlink()
+    for name, text in context.figures.items():
+        (figures / f"{name}.svg").write_text(text, encoding="utf-8")
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def question(results: Results) -> str:
+    """What the run asks, in one sentence."""
+    task = results.scenario.get("task") or {}
+    data = [str(label) for label in (results.raw.get("axes") or {}).get("task", [])] or [
+        str(task.get("dataset", "data"))
+    ]
+    protocols = results.protocols
+    under = (
+        f"under {listed(protocols)}"
+        if len(protocols) > 1
+        else f"with the protocol “{protocols[0]}”"
+        if protocols
+        else ""
+    )
+    seeds = counted(len(results.scenario.get("seeds") or []), "seed")
+    return (
+        f"What can the server rebuild of the clients' {listed(data)} from the updates it receives, {under}? ({seeds})"
+    )

@@ -1,0 +1,179 @@
+"""Results as the report reads them: cells grouped by protocol and by setting, seeds together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from fedsim.report.wording import finite
+
+Json = Mapping[str, Any]
+Setting = tuple[tuple[str, str], ...]
+"""The labels of every compared axis but the protocol, in axis order."""
+
+PROTOCOL = "protocol"
+
+
+def setting_name(setting: Setting) -> str:
+    """The words for a setting; empty where nothing but the protocol is compared."""
+    return ", ".join(label if axis == "task" else f"{axis.split('.')[-1]} {label}" for axis, label in setting)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One private example under attack, the same in every protocol: a seed, a client and an index."""
+
+    seed: int
+    client: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What an attack made of one target: picture key stem, figures by metric, baseline figures, record columns."""
+
+    stem: str | None
+    figures: Mapping[str, float | None]
+    baseline: Mapping[str, float | None]
+    rows: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A read-only, order-keeping look at ``results.json``; missing parts read as empty."""
+
+    raw: Json
+
+    @property
+    def scenario(self) -> Json:
+        return self.raw.get("scenario") or {}
+
+    @property
+    def cells(self) -> list[Json]:
+        return list(self.raw.get("cells") or [])
+
+    @property
+    def summary(self) -> list[Json]:
+        return list(self.raw.get("summary") or [])
+
+    @cached_property
+    def stacks(self) -> dict[str, list[Json]]:
+        """Protocol label -> its defences, as the scenario states them."""
+        compared = (self.scenario.get("compare") or {}).get(PROTOCOL)
+        if isinstance(compared, Mapping):
+            return {str(label): list(stack or []) for label, stack in compared.items()}
+        stack = list(self.scenario.get("protocol") or [])
+        return {" + ".join(str(d.get("kind", "?")).replace("_", " ") for d in stack) or "none": stack}
+
+    def protocol_of(self, entry: Json) -> str:
+        """The protocol label of a cell or summary entry."""
+        labels = entry.get("labels") or {}
+        return str(labels[PROTOCOL]) if PROTOCOL in labels else next(iter(self.stacks))
+
+    def setting_of(self, entry: Json) -> Setting:
+        """The labels of the other axes."""
+        labels = entry.get("labels") or {}
+        axes = [axis for axis in (self.raw.get("axes") or {}) if axis in labels]
+        rest = [axis for axis in labels if axis not in axes]
+        return tuple((str(axis), str(labels[axis])) for axis in [*axes, *rest] if axis != PROTOCOL)
+
+    @cached_property
+    def protocols(self) -> list[str]:
+        """Protocol labels in the scenario's order."""
+        declared = [str(label) for label in (self.raw.get("axes") or {}).get(PROTOCOL, [])]
+        return unique([*declared, *map(self.protocol_of, self.cells), *map(self.protocol_of, self.summary)])
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """Settings in the scenario's order."""
+        return unique([*map(self.setting_of, self.cells), *map(self.setting_of, self.summary)])
+
+    def cells_of(self, protocol: str, setting: Setting) -> list[Json]:
+        """The cells of one combination: one per seed."""
+        return [c for c in self.cells if self.protocol_of(c) == protocol and self.setting_of(c) == setting]
+
+    def summary_of(self, protocol: str, setting: Setting) -> list[Json]:
+        """The summary entries of one combination."""
+        return [s for s in self.summary if self.protocol_of(s) == protocol and self.setting_of(s) == setting]
+
+    def privacy_of(self, protocol: str, setting: Setting) -> Json | None:
+        """The privacy statement of one combination: the same for all its seeds."""
+        return next((c["privacy"] for c in self.cells_of(protocol, setting) if c.get("privacy")), None)
+
+    def noise_of(self, protocol: str, setting: Setting) -> float | None:
+        """Noise multiplier of a combination, or None where no noise is added."""
+        noises = [(self.privacy_of(protocol, setting) or {}).get("noise_multiplier")]
+        noises += [defence.get("noise_multiplier") for defence in self.stacks.get(protocol, [])]
+        return next((z for z in map(finite, noises) if z), None)
+
+    def curves_of(self, protocol: str, setting: Setting, key: str) -> dict[int, list[float]]:
+        """Round -> the values of ``key`` over seeds."""
+        curves: dict[int, list[float]] = {}
+        for cell in self.cells_of(protocol, setting):
+            for row in cell.get("training") or []:
+                value = finite(row.get(key))
+                if value is not None:
+                    curves.setdefault(int(row.get("round", 0)), []).append(value)
+        return dict(sorted(curves.items()))
+
+    def accuracy_of(self, protocol: str, setting: Setting) -> list[float]:
+        """Accuracy after the last round, per seed."""
+        curves = self.curves_of(protocol, setting, "accuracy")
+        return curves[max(curves)] if curves else []
+
+    def attacks_of(self, protocol: str, setting: Setting) -> dict[tuple[str, Any], list[Json]]:
+        """(attack, round) -> its record in the cell of each seed."""
+        found: dict[tuple[str, Any], list[Json]] = {}
+        for cell in self.cells_of(protocol, setting):
+            for attack in cell.get("attacks") or []:
+                found.setdefault((str(attack.get("name")), attack.get("round")), []).append(attack)
+        return found
+
+    @cached_property
+    def attacks(self) -> list[Json]:
+        """Every attack record of every cell."""
+        return [attack for cell in self.cells for attack in cell.get("attacks") or []]
+
+    def hits_of(self, protocol: str, setting: Setting, attack: str, round: Any) -> dict[Target, Hit]:
+        """Each target that this attack claimed something about, with what it claimed."""
+        hits: dict[Target, Hit] = {}
+        for cell in self.cells_of(protocol, setting):
+            for record in cell.get("attacks") or []:
+                if (record.get("name"), record.get("round")) != (attack, round):
+                    continue
+                for victim in record.get("victims") or []:
+                    for index, hit in enumerate(_hits(victim)):
+                        hits[Target(int(cell.get("seed") or 0), int(victim.get("client") or 0), index)] = hit
+        return hits
+
+
+def _hits(victim: Json) -> Iterable[Hit]:
+    """The victim's examples, one after another."""
+    stems = list(victim.get("pictures") or [])
+    rows = victim.get("rows") or {}
+    figures = {str(k): list(v) for k, v in (victim.get("figures") or {}).items() if isinstance(v, (list, tuple))}
+    guesses = {str(k): list(v) for k, v in (victim.get("baseline") or {}).items() if isinstance(v, (list, tuple))}
+    count = max([len(stems), len(rows.get("claim") or []), *map(len, figures.values())], default=0)
+    for i in range(count):
+        record = {
+            "columns": list(rows.get("columns") or []),
+            **{part: rows[part][i] for part in ("truth", "claim") if i < len(rows.get(part) or [])},
+        }
+        yield Hit(
+            stem=str(stems[i]) if i < len(stems) else None,
+            figures={name: finite(values[i]) for name, values in figures.items() if i < len(values)},
+            baseline={name: finite(values[i]) for name, values in guesses.items() if i < len(values)},
+            rows=record if rows else None,
+        )
+
+
+def unique(items: Iterable[Any]) -> list[Any]:
+    """The items without repeats, in order of first appearance."""
+    return list(dict.fromkeys(items))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the numbers among ``values``, or None without any."""
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None

@@ -1,0 +1,247 @@
+"""The document's opening sections: what came out, who sees what, and the pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsim.report import plots
+from fedsim.report.blocks import (
+    Block,
+    Cell,
+    Chip,
+    Drawing,
+    Folded,
+    Heading,
+    Prose,
+    Section,
+    Swatch,
+    Table,
+)
+from fedsim.report.gallery import picture_gallery, record_tables, why_empty
+from fedsim.report.palette import Mark, marks
+from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
+from fedsim.report.tiles import Pictures
+from fedsim.report.wording import (
+    ADVERSARIES,
+    KNOWLEDGE,
+    MISSING,
+    MUST_TRUST,
+    SERVER_SEES,
+    SHARES,
+    counted,
+    epsilon,
+    finite,
+    listed,
+    measure,
+    share,
+)
+
+
+@dataclass
+class Context:
+    """What a section is written from; ``figures`` collects the plots as SVG text, by file stem."""
+
+    results: Results
+    pictures: Pictures
+    figures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> Mapping[str, Mark]:
+        """Colour and marker of each protocol."""
+        return marks(self.results.protocols)
+
+    def swatch(self, protocol: str) -> Swatch:
+        """A protocol's name with its mark."""
+        return Swatch(protocol, self.marks[protocol])
+
+    def plot(self, name: str, make: Any, alt: str, caption: str) -> Drawing:
+        """Draw, keep the file, and put the same plot into the page."""
+        self.figures[name] = plots.drawn(make, name)
+        return Drawing(plots.inline(self.figures[name], name, alt), caption)
+
+
+def is_broken(entry: Json) -> bool:
+    """Whether a summary entry's verdict says that the protocol was broken."""
+    return str(entry.get("verdict", "")).lower().startswith("broken")
+
+
+def holds(entry: Json) -> bool:
+    """Whether a summary entry's verdict says that the protocol was not broken."""
+    return str(entry.get("verdict", "")).lower().startswith("not broken")
+
+
+def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
+    """One combination's verdict in two words: the worst of its attacks counts."""
+    entries = results.summary_of(protocol, setting)
+    cells = results.cells_of(protocol, setting)
+    if any(map(is_broken, entries)):
+        return Chip("broken", "bad")
+    if cells and all(cell.get("status") == "failed" for cell in cells):
+        return Chip("run failed", "warn")
+    return Chip("not broken", "good") if any(map(holds, entries)) else Chip("undecided", "warn")
+
+
+def verdict(context: Context) -> Section:
+    """What came out, one line for each protocol and setting."""
+    results = context.results
+    rows: list[list[object]] = []
+    words: list[str] = []
+    several = len(results.settings) > 1
+    for setting in results.settings:
+        for protocol in results.protocols:
+            if not results.cells_of(protocol, setting) and not results.summary_of(protocol, setting):
+                continue
+            chip = judgement(results, protocol, setting)
+            words.append(chip.text)
+            said = unique(str(s.get("verdict") or "") for s in results.summary_of(protocol, setting))
+            said = sorted(filter(None, said), key=lambda text: not text.startswith("broken"))
+            failed = why_empty(results, protocol, setting, []) if chip.text == "run failed" else ""
+            accuracy = mean(results.accuracy_of(protocol, setting))
+            privacy = results.privacy_of(protocol, setting)
+            rows.append(
+                [
+                    context.swatch(protocol),
+                    *([setting_name(setting)] if several else []),
+                    Cell(chip, "; ".join(said) or failed or "no attack gave an answer that counts"),
+                    Cell(*_headline_figure(results, protocol, setting)),
+                    share(accuracy),
+                    Cell(epsilon(privacy), f"per {privacy.get('unit')}" if privacy and privacy.get("unit") else ""),
+                ]
+            )
+    head = ["protocol", *(["setting"] if several else []), "verdict", "most leaked, median", "accuracy", "epsilon"]
+    tally = [f"{words.count(w)} {w}" for w in ("broken", "not broken", "undecided", "run failed") if w in words]
+    lead = f"Of {counted(len(words), 'combination')} tried: {listed(tally)}." if words else "Nothing was run."
+    return Section(
+        "verdict",
+        "Verdict",
+        [
+            Prose(lead, "lead"),
+            Table("Verdict by protocol", head, rows, ("accuracy", "epsilon")),
+            Prose(
+                "“Broken” means that an attack rebuilt data at the rung named, given what that rung grants. “Not "
+                "broken” means that the attacks named, with the budget they had, did not. A stronger attack may. "
+                "“Undecided” means that no attack gave an answer that counts either way.",
+                "note",
+            ),
+        ],
+    )
+
+
+def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
+    """The strongest attack's median figure in the first metric reported, and what guessing gives."""
+    entries = [s for s in results.summary_of(protocol, setting) if finite(s.get("median")) is not None]
+    if not entries:
+        return MISSING, ""
+    first = [s for s in entries if s.get("metric") == entries[0].get("metric")]
+    best = max(first, key=lambda s: finite(s["median"]) or 0.0)
+    metric = str(best.get("metric"))
+    unit = f" {best['unit']}" if best.get("unit") and metric not in SHARES else ""
+    return f"{measure(metric, best['median'])}{unit}", f"guessing {measure(metric, best.get('baseline'))}{unit}"
+
+
+def who_sees_what(context: Context) -> Section:
+    """The threat model in words: parties, what the server receives under each protocol, what it is told."""
+    results = context.results
+    rows: list[list[object]] = []
+    for protocol in results.protocols:
+        kinds = [_defence(defence) for defence in results.stacks.get(protocol, [])] or ["plain"]
+        sees = SERVER_SEES.get(kinds[-1], "what the defence named leaves visible")
+        rows.append([context.swatch(protocol), sees, "; ".join(unique(MUST_TRUST.get(k, MISSING) for k in kinds))])
+    others = [
+        ["each client", "its own data, every model it is sent, its own update"],
+        ["other clients", "the models they are sent; never another client's update"],
+        ["outsiders", "the final model, where it is published"],
+        ["the experimenter", "everything; the truth is opened for scoring alone, and no attack receives it"],
+    ]
+    return Section(
+        "who-sees-what",
+        "Who sees what",
+        [
+            *(Prose(sentence) for sentence in _threat(results)),
+            Table(
+                "What the server receives", ["protocol", "the server sees", "what must be trusted"], rows, tone="words"
+            ),
+            Table("The other parties", ["party", "sees"], others, tone="words"),
+            Prose(
+                "The result is void if one of these fails: attacks were given only the server's view and the "
+                "knowledge listed above; no client shares memory, files or random seeds with the server; and the "
+                "deployed system sends what was simulated here, nothing besides.",
+                "caution",
+            ),
+        ],
+    )
+
+
+def _defence(defence: Json) -> str:
+    """The key of a defence in the word lists."""
+    kind = str(defence.get("kind"))
+    return "sample_dp" if kind == "client_dp" and defence.get("level") == "example" else kind
+
+
+def _threat(results: Results) -> list[str]:
+    """The scenario's threat model as sentences: the run's own words where it brings them."""
+    given = results.raw.get("threat_model")
+    if isinstance(given, (list, tuple)) and given:
+        return [" ".join(str(sentence) for sentence in given)]
+    adversary, federation = results.scenario.get("adversary") or {}, results.scenario.get("federation") or {}
+    knows = [KNOWLEDGE.get(str(k), str(k)) for k in adversary.get("knows") or []]
+    asked = federation.get("cohort") or federation.get("clients")
+    sends = "the gradient of one batch" if federation.get("algorithm") == "fedsgd" else "what local training changed"
+    return [
+        ADVERSARIES.get(str(adversary.get("kind")), f"The adversary is {adversary.get('kind') or 'not described'}."),
+        f"Each round it asks {asked} of {federation.get('clients')} clients, over "
+        f"{counted(int(federation.get('rounds') or 1), 'round')}; each sends {sends}, computed on batches of "
+        f"{federation.get('batch_size')}.",
+        "It knows the architecture, the weights it sent, and the loss. "
+        + (f"It is also told {listed(knows)}." if knows else "It is told nothing else."),
+    ]
+
+
+def gallery(context: Context) -> Section:
+    """Truth and reconstructions, one gallery an attack and setting; the strongest attack open, the others folded."""
+    results = context.results
+    blocks: list[Block] = []
+    for setting in results.settings:
+        ranked = _by_strength(results, setting)
+        shown: list[tuple[str, list[Block]]] = []
+        for name, round, rung in ranked:
+            picture = picture_gallery(results, context.pictures, context.marks, setting, name, round, rung)
+            body: list[Block] = [picture] if picture else []
+            body += [] if picture else record_tables(results, setting, name, round, rung, _metric(results, name))
+            if body:
+                shown.append((f"{name}, round {round}", body))
+        if setting_name(setting) and shown:
+            blocks.append(Heading(setting_name(setting).capitalize()))
+        blocks += shown[0][1] if shown else []
+        blocks += [Folded(f"The same targets under {name}", body) for name, body in shown[1:]]
+    if not blocks:
+        blocks = [Prose("No attack of this run rebuilt anything that can be shown.")]
+    pictures = context.pictures
+    if pictures.clipped or pictures.broken:
+        blocks.append(
+            Prose(
+                f"Of {counted(pictures.shown, 'picture')}, {pictures.clipped} held values outside [0, 1] and are drawn "
+                f"clipped, {pictures.broken} held values that are no numbers and show grey there. The figures come "
+                "from the claims themselves.",
+                "note",
+            )
+        )
+    return Section("pictures", "What was rebuilt", blocks)
+
+
+def _metric(results: Results, attack: str) -> str:
+    """The metric that an attack is summarised by."""
+    return next((str(s.get("metric")) for s in results.summary if s.get("attack") == attack), "psnr")
+
+
+def _by_strength(results: Results, setting: Setting) -> list[tuple[str, Any, str]]:
+    """(attack, round, rung) of a setting; the one with the highest median under any protocol first."""
+    reached: dict[tuple[str, Any, str], float] = {}
+    for protocol in results.protocols:
+        for (name, round), records in results.attacks_of(protocol, setting).items():
+            reached.setdefault((name, round, str(records[0].get("rung"))), -1.0)
+        for entry in results.summary_of(protocol, setting):
+            key = (str(entry.get("attack")), entry.get("round"), str(entry.get("rung")))
+            if key in reached and entry.get("metric") in ("psnr", None):
+                reached[key] = max(reached[key], finite(entry.get("median")) or -1.0)
+    return sorted(reached, key=lambda key: -reached[key])

@@ -1,0 +1,85 @@
+"""The page's style: light, dark, phone, desktop and A4."""
+
+CSS = """
+:root{--ink:#1c2126;--paper:#fefefe;--quiet:#56606b;--line:#d8dde2;--wash:#f4f6f7;--link:#005a91;--bad:#a83e00;
+--good:#00664b;--warn:#7a5200;color-scheme:light dark}
+@media screen and (prefers-color-scheme:dark){:root{--ink:#e4e8eb;--paper:#15191d;--quiet:#a3aeb8;--line:#353d45;
+--wash:#1d2328;--link:#7cc4f2;--bad:#ff9d66;--good:#5fd0ab;--warn:#f0c060}}
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
+@media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
+body{margin:0;background:var(--paper);color:var(--ink);font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue","Liberation Sans",Arial,sans-serif;font-variant-numeric:tabular-nums;overflow-wrap:break-word}
+main,header,footer{max-width:68rem;margin:0 auto;padding:0 1.25rem}
+header{padding-top:2.5rem}
+header p.kind{margin:0;color:var(--quiet);font-size:.875rem}
+h1{font-size:clamp(1.6rem,4vw,2.25rem);line-height:1.2;margin:.25rem 0 .75rem;font-weight:650;letter-spacing:-.01em}
+h2{font-size:1.3rem;line-height:1.3;margin:3.25rem 0 .75rem;padding-top:1rem;border-top:1px solid var(--line);
+font-weight:650}
+h2 .n{color:var(--quiet);font-weight:400;margin-right:.6rem}
+h3{font-size:1.02rem;margin:1.75rem 0 .5rem;font-weight:650}
+p,.bullets{max-width:44rem;margin:.6rem 0}
+.bullets{padding-left:1.2rem}.bullets li{margin:.3rem 0}
+p.lead{font-size:1.12rem}
+p.note,figcaption,caption,small{color:var(--quiet);font-size:.875rem}
+p.caution{border-left:3px solid var(--bad);padding:.15rem 0 .15rem .9rem}
+a{color:var(--link);text-underline-offset:.15em}
+:focus-visible{outline:3px solid var(--link);outline-offset:2px;border-radius:2px}
+.skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:1rem;background:var(--paper);padding:.5rem 1rem;z-index:1}
+nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.25rem;padding:0;margin:1.25rem 0 0;font-size:.9rem}
+nav a{text-decoration:none}nav a:hover{text-decoration:underline}
+.scroll{overflow-x:auto;margin:1rem 0 1.5rem;max-width:100%}
+table{border-collapse:collapse;font-size:.9rem;line-height:1.4;min-width:min(100%,40rem)}
+.scroll.narrow table{min-width:0}
+caption{text-align:left;padding:0 0 .4rem;caption-side:top}
+th,td{text-align:left;vertical-align:top;padding:.5rem 1.1rem .5rem 0;border-bottom:1px solid var(--line);
+font-weight:400;min-width:4.5rem}
+thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom:1.5px solid var(--quiet)}
+td.num,th.num{text-align:right;white-space:nowrap}
+th small,td small{display:block;white-space:normal}
+tr>:last-child{padding-right:.25rem}
+.swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600}
+.swatch svg{flex:none;transform:translateY(1px)}
+.chip{display:inline-block;font-weight:650;white-space:nowrap}
+.chip::before{display:inline-block;width:1.15em}
+.chip.bad{color:var(--bad)}.chip.bad::before{content:"\\25B2"}
+.chip.good{color:var(--good)}.chip.good::before{content:"\\25CB"}
+.chip.warn{color:var(--warn)}.chip.warn::before{content:"?"}
+figure{margin:1rem 0 1.75rem}
+.gallery{max-width:56rem}
+.band{display:grid;grid-template-columns:10.5rem minmax(0,1fr);gap:.25rem 1.25rem;padding:.75rem 0;
+border-top:1px solid var(--line)}
+.band.truth,.band.guess{background:var(--wash);border-top-color:var(--wash)}
+.band>:first-child{padding-left:.5rem}
+.who{font-weight:600}.who small{display:block;font-weight:400}
+.tiles{list-style:none;margin:0;padding:0 .5rem 0 0;display:grid;
+grid-template-columns:repeat(var(--columns),minmax(0,6.5rem));gap:.5rem 1rem}
+.tiles img,.tiles .empty{display:block;width:100%;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;
+background:var(--wash);border:1px solid var(--line)}
+.tiles li>span:not(.empty){display:block;font-size:.8rem;line-height:1.35;color:var(--quiet)}
+.tiles li>span.first{margin-top:.25rem;color:var(--ink);font-weight:600;min-height:1.35em}
+.reason{margin:0;color:var(--quiet)}
+figcaption{max-width:44rem;margin-top:.5rem}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}
+.plot svg{display:block;width:100%;max-width:34rem;height:auto;background:none}
+.plot svg text{font-family:inherit!important}
+details{margin:1rem 0}summary{cursor:pointer;color:var(--link)}
+pre{overflow-x:auto;background:var(--wash);padding:.9rem 1rem;font:.82rem/1.5 ui-monospace,SFMono-Regular,Consolas,
+"Liberation Mono",monospace;border-radius:3px;max-width:100%}
+.apart{margin-top:4rem;padding-top:.5rem;border-top:4px double var(--line)}
+.apart h2{border-top:0;margin-top:1.5rem}
+footer{padding:2rem 1.25rem 3rem;color:var(--quiet);font-size:.875rem}
+@media (max-width:44rem){body{font-size:.97rem}.band{grid-template-columns:minmax(0,1fr)}
+.band>:first-child,.reason{padding-left:.5rem}.who small{display:inline;margin-left:.5rem}
+.tiles{padding-left:.5rem;gap:.5rem}.tiles li>span:not(.empty){font-size:.72rem}
+nav ol{display:block;columns:2}}
+@page{size:A4;margin:16mm 15mm 18mm}
+@media print{:root{color-scheme:light}body{font-size:9.5pt;line-height:1.45}main,header,footer{max-width:none;padding:0}
+nav,.skip{display:none}header{padding-top:0}h2{margin-top:1.6rem;break-after:avoid}h3{break-after:avoid}
+tr,.band,.plot,p,li{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt;min-width:100%}
+th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group}td.num{white-space:normal}
+.pair{grid-template-columns:1fr 1fr}.plot svg{max-width:100%}.tiles{grid-template-columns:repeat(var(--columns),22mm)}
+pre{white-space:pre-wrap;overflow:visible}a{color:inherit;text-decoration:none}
+*{-webkit-print-color-adjust:exact;print-color-adjust:exact}
+details::details-content{content-visibility:visible;height:auto}}
+"""

@@ -1,0 +1,179 @@
+"""How the report says things: numbers to the digits that mean something, and plain words for names in the scenario."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+
+RUNGS = {
+    "L0": "nothing but public data: what one would guess without any update",
+    "L1": "the final global model, as a black box",
+    "L2": "only the sum over many honest clients",
+    "L3": "the sum over a small or shrunken cohort",
+    "L4": "one client's FedAvg update, without hyper-parameters or labels",
+    "L5": "and the learning rate, the local steps and the batch size",
+    "L6": "and the labels or their counts, or the private batch's statistics",
+    "L7": "a single gradient of one example: the laboratory worst case",
+    "L8": "and surrogate data or a generative prior",
+    "L9": "malicious: sends every client the same crafted model",
+    "L10": "malicious: crafted architectures, one model per client, sybils, a chosen cohort",
+    "L11": "malicious, and holding the decryption key or colluding with its holder",
+}
+
+KNOWLEDGE = {
+    "batch_size": "how many examples are behind the update",
+    "labels": "the private labels, unordered",
+    "value_range": "the range of valid input values",
+    "learning_rate": "the clients' learning rate",
+    "local_steps": "the number of local steps",
+    "local_epochs": "the number of local epochs",
+    "local_batch_size": "the local batch size",
+    "batch_stats": "the private batch's normalisation statistics",
+    "public": "public data of the same kind",
+    "public_labels": "the labels of that public data",
+    "planted": "what it planted in the model itself",
+}
+
+ADVERSARIES = {
+    "honest_but_curious": "The server runs the protocol correctly, keeps every message it receives, and studies them.",
+    "malicious_model": "The server sends crafted models to the clients, and otherwise follows the protocol.",
+    "malicious_protocol": "The server deviates from the protocol itself: it may lie about cohorts, keys or drop-outs.",
+}
+
+SERVER_SEES = {
+    "plain": "each client's update in the clear",
+    "client_dp": "each client's update after the client clipped it and added noise",
+    "sample_dp": "each client's update, trained with per-example clipping and noise",
+    "secure_aggregation": "a masked vector from each client, and the sum over the cohort",
+    "homomorphic": "a ciphertext from each client, which it adds without opening",
+}
+
+MUST_TRUST = {
+    "plain": "the server, with everything an update reveals",
+    "client_dp": "the client's software: the clipping and the noise happen there",
+    "sample_dp": "the client's software: the clipping and the noise happen there",
+    "secure_aggregation": "that enough clients are honest, and that the cohort does not shrink to a few",
+    "homomorphic": "whoever holds the decryption key not to collude with the server",
+}
+
+METRICS = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "mse": "mean squared error",
+    "identified": "identified in the pool",
+    "labels": "labels right",
+    "labels_right": "labels right",
+    "label_accuracy": "labels right",
+    "exact_match": "records exactly right",
+    "token_accuracy": "tokens right",
+}
+
+SHARES = {"identified", "labels", "labels_right", "label_accuracy", "exact_match", "token_accuracy"}
+"""Metrics between 0 and 1 that count something: written as a percentage."""
+
+
+def finite(value: Any) -> float | None:
+    """``value`` as a float, or None where it is no number at all; infinity stays."""
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """``digits`` significant digits; integers in full; a dash where there is no number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    read = finite(value)
+    if read is None:
+        return MISSING
+    if math.isinf(read):
+        return "∞" if read > 0 else "−∞"
+    if read == 0:
+        return "0"
+    size = math.floor(math.log10(abs(read)))
+    if size >= digits:
+        text = f"{read:,.0f}"
+    elif size < -4:
+        mantissa, exponent = f"{read:.{digits - 1}e}".split("e")
+        text = f"{mantissa} × 10^{int(exponent)}"
+    else:
+        text = f"{read:.{digits - 1 - size}f}"
+    return text.replace("-", "−")
+
+
+def share(value: Any) -> str:
+    """A number in [0, 1] as a percentage."""
+    read = finite(value)
+    return MISSING if read is None else f"{100 * read:.0f} %"
+
+
+def measure(metric: str, value: Any) -> str:
+    """One value of a metric in its usual form, without the unit."""
+    read = finite(value)
+    if read is None or math.isinf(read):
+        return number(read)
+    if metric == "psnr":
+        return f"{read:.1f}".replace("-", "−")
+    if metric in SHARES:
+        return share(read)
+    if metric == "ssim":
+        return f"{read:.2f}".replace("-", "−")
+    return number(read)
+
+
+def interval(metric: str, entry: Mapping[str, Any]) -> str:
+    """``median [low, high]`` of a summary entry."""
+    middle = measure(metric, entry.get("median"))
+    if finite(entry.get("low")) is None or finite(entry.get("high")) is None:
+        return middle
+    return f"{middle} [{measure(metric, entry['low'])}, {measure(metric, entry['high'])}]"
+
+
+def size(value: Any) -> str:
+    """A count of bytes in decimal units."""
+    read = finite(value)
+    if read is None or math.isinf(read):
+        return number(read)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(read) < 1000 or unit == "GB":
+            break
+        read /= 1000
+    return f"{read:.0f} {unit}" if unit == "B" else f"{number(read)} {unit}"
+
+
+def epsilon(privacy: Mapping[str, Any] | None) -> str:
+    """The epsilon of a privacy statement; an absent one is no guarantee, a null one is infinite."""
+    if not privacy:
+        return "no guarantee"
+    read = finite(privacy.get("epsilon"))
+    return "∞" if read is None or math.isinf(read) else number(read)
+
+
+def listed(items: list[str]) -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def plain(value: Any) -> str:
+    """Any JSON value as short text for a table cell."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or MISSING
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value) or MISSING
+    return str(value)
