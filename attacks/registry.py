@@ -51,7 +51,7 @@ class Sanity:
 class Solve(Protocol):
     """Many victims in one call, so that an attack may batch them; the answers come in the order of the cases."""
 
-    def __call__(self, cases: Sequence[Case], budget: Budget) -> list[Reconstruction]: ...
+    def __call__(self, cases: Sequence[Case], budget: Budget) -> Sequence[Reconstruction | NotApplicable]: ...
 
 
 @dataclass(frozen=True)
