@@ -8,16 +8,19 @@ from torch import Tensor, nn
 
 from attacks.losses import LOSSES
 from fedsim.seeds import derive
-from fedsim.tasks import models_basic, models_image
+from fedsim.tasks import models_attention, models_basic, models_image
 from fedsim.tasks.data import Dataset
 from fedsim.tasks.errors import TaskError
-from fedsim.tasks.names import check_options, unknown
+from fedsim.tasks.names import check_options, resolve, unknown
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    "softmax": models_basic.softmax,
-    "mlp": models_basic.mlp,
-    "lenet": models_image.lenet,
     "convnet": models_image.convnet,
+    "lenet": models_image.lenet,
+    "mlp": models_basic.mlp,
+    "resnet": models_image.resnet,
+    "softmax": models_basic.softmax,
+    "transformer": models_attention.transformer,
+    "vit": models_attention.vit,
 }
 """Name to builder; a builder takes the data set and its options by keyword."""
 
@@ -25,26 +28,43 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 def build_model(name: str, dataset: Dataset, options: Mapping[str, Any], seed: int) -> nn.Module:
     """The untrained model ``name`` for ``dataset``, in training mode, its weights drawn from the seed.
 
-    Raises TaskError for an unknown name or option, and for a model that rejects the inputs, has nothing to train
-    or whose outputs do not fit the labels. Leaves the global generators as they were.
+    ``name`` is registered, or ``"package.module:name"`` of a class or function that takes ``options`` and gives an
+    ``nn.Module``. Raises TaskError for an unknown name or option, and for a model that rejects the inputs, has
+    nothing to train or whose outputs do not fit the labels. Leaves the global generator as it was.
     """
-    if name not in MODELS:
-        raise unknown("task.model", name, MODELS)
-    builder = MODELS[name]
-    check_options("task.model_options", options, builder, given=frozenset({"dataset"}))
-    # Layers draw their weights from the global generator: lend them one and put the old state back.
+    builder, given = _builder(name, dataset)
+    check_options("task.model_options", options, builder, given=frozenset(given))
+    # Layers draw their weights from the global generator: lend them one and put its old state back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "model"))
-        model = builder(dataset, **options)
+        try:
+            model = builder(**given, **options)
+        except TaskError:
+            raise
+        except Exception as error:  # the user's options or code may raise anything
+            reason = f"cannot be built with {dict(options)} ({type(error).__name__}: {error})"
+            raise TaskError("task.model", name, reason, "mend task.model_options or the model") from error
         _check_fit(name, model, dataset)
-    return model
+    return model.train()
+
+
+def _builder(name: str, dataset: Dataset) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    if name in MODELS:
+        return MODELS[name], {"dataset": dataset}
+    if ":" not in name:
+        raise unknown("task.model", name, MODELS, "; or 'package.module:name' of your own")
+    builder = resolve("task.model", name)
+    if not callable(builder) or isinstance(builder, nn.Module):
+        raise TaskError("task.model", name, "neither a class nor a function", "name one that makes the model")
+    return builder, {}
 
 
 def _check_fit(name: str, model: nn.Module, dataset: Dataset) -> None:
+    if not isinstance(model, nn.Module):
+        raise TaskError("task.model", name, f"makes a {type(model).__name__}", "make a torch.nn.Module")
     if not any(p.requires_grad for p in model.parameters()):
         raise TaskError("task.model", name, "no trainable parameter", "give a model that learns")
     inputs = dataset.inputs[[0, -1]]
-    mode = model.training
     try:
         with torch.no_grad():
             outputs = model.eval()(inputs)
@@ -55,8 +75,6 @@ def _check_fit(name: str, model: nn.Module, dataset: Dataset) -> None:
             f"rejects inputs of shape {tuple(inputs.shape)}: {error}",
             f"use a model for {dataset.modality} data of shape {dataset.input_shape}",
         ) from error
-    finally:
-        model.train(mode)
     wanted = (
         (*inputs.shape, dataset.num_classes) if dataset.loss == "next_token" else (len(inputs), dataset.num_classes)
     )

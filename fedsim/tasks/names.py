@@ -21,7 +21,10 @@ def check_options(
     field: str, options: Mapping[str, Any], function: Callable[..., Any], given: frozenset[str] = frozenset()
 ) -> None:
     """Raise TaskError for an option that ``function`` does not take or for one that it lacks; ``given`` are ours."""
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some compiled callables have none: calling it will tell
+        return
     known = {p.name: p for p in parameters if p.name not in given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for option in options:

@@ -128,7 +128,10 @@ def _partition(
             indices = [np.asarray(parts.load_partition(i)["index"], dtype=np.int64) for i in range(clients)]
     except (ValueError, TypeError, AssertionError) as error:
         raise TaskError(
-            "task.partition", {"kind": kind, **chosen_options}, str(error), "use fewer clients or a milder partition"
+            "task.partition",
+            {"kind": kind, **chosen_options},
+            f"no such partition gives {clients} clients examples ({error})",
+            "use fewer clients, or milder options",
         ) from error
     empty = [client for client, part in enumerate(indices) if not len(part)]
     if empty:
@@ -136,6 +139,6 @@ def _partition(
             "task.partition",
             {"kind": kind, **chosen_options},
             f"{len(empty)} of {clients} clients get no example, the first is client {empty[0]}",
-            "use fewer clients, or a larger alpha or number of classes per client",
+            "use fewer clients, or milder options",
         )
     return indices
