@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.labels import sign_rule_label
+from attacks.labels import mean_gradient_factor, sign_rule_label
 from attacks.losses import LOSSES
 from attacks.probe import Dense, input_layer, sandbox
 from attacks.ranges import bounds
@@ -34,7 +34,7 @@ class _Candidate:
     rows: Tensor
     outside: float
     mismatch: float
-    label: int
+    label: int | None
 
     def evident(self) -> bool:
         """Whether it vouches for itself: several rows give it, or the model repeats its row from it."""
@@ -123,14 +123,14 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
 def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
     layer, order = input_layer(obs.model, know)
     rows = _rows(obs, layer)
-    if not rows.any():
-        note = f"the update of {layer.name} is zero: nothing to read"
+    if not rows[:, :-1].any() or not rows[:, -1].any():
+        note = f"the weight or the bias update of {layer.name} is zero: nothing to read"
         return Reconstruction(None, None, torch.full((1,), torch.nan), converged=False, diverged=1, notes=(note,))
     box = _box(know, order)
     chosen = [] if know.batch_size == 1 else _disaggregate(obs, know, layer, order, rows, box)
     if chosen:
         fits = [rank_one(rows[candidate.rows], box) for candidate in chosen]
-        labels = [candidate.label for candidate in chosen]
+        labels: list[int | None] = [candidate.label for candidate in chosen]
         sure = sum(candidate.evident() for candidate in chosen)
         note = f"{sure} of {len(chosen)} candidates vouch for themselves"
         objective = [max(loss, candidate.mismatch) for (_, loss), candidate in zip(fits, chosen, strict=True)]
@@ -142,7 +142,8 @@ def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
     flat = torch.empty((len(fits), len(order)), dtype=rows.dtype, device=rows.device)
     flat[:, order] = torch.stack([image for image, _ in fits])
     inputs = flat.reshape(-1, *know.input_shape).to(next(obs.model.parameters()))
-    return Reconstruction(inputs, torch.tensor(labels), torch.tensor(objective), notes=(note,) if note else ())
+    known = None if None in labels else torch.tensor(labels)
+    return Reconstruction(inputs, known, torch.tensor(objective), notes=(note,) if note else ())
 
 
 def _rows(obs: Observation, layer: Dense) -> Tensor:
@@ -163,7 +164,9 @@ def _box(know: Knowledge, order: Tensor) -> tuple[Tensor, Tensor] | None:
     return low.flatten().to(order.device)[order], high.flatten().to(order.device)[order]
 
 
-def _single_label(obs: Observation, know: Knowledge, layer: Dense, order: Tensor, image: Tensor, rows: Tensor) -> int:
+def _single_label(
+    obs: Observation, know: Knowledge, layer: Dense, order: Tensor, image: Tensor, rows: Tensor
+) -> int | None:
     """The label of a batch of one: granted, by the sign rule, or that whose gradient fits the rows best."""
     if know.labels is not None and len(know.labels) == 1:
         return int(know.labels[0])
@@ -203,7 +206,7 @@ def _disaggregate(
     for image, group, (mismatch, label) in zip(images, members, explained, strict=True):
         outside = 0.0 if box is None else float((image - image.clamp(*box)).norm() / image.norm())
         found.append(_Candidate(image, group, outside if outside > _SAME else 0.0, mismatch, label))
-    found.sort(key=lambda c: (not c.evident(), -len(c.rows), c.outside, c.mismatch))
+    found.sort(key=lambda c: (not c.evident(), c.mismatch >= _EXPLAINED, -len(c.rows), c.outside, c.mismatch))
     return [c for c in found if know.batch_size is not None or c.evident()][: know.batch_size]
 
 
@@ -215,13 +218,32 @@ def _explain(
     images: Tensor,
     members: Sequence[Tensor],
     rows: Tensor,
-) -> list[tuple[float, int]]:
+) -> list[tuple[float, int | None]]:
     """For each image the label with which the model repeats the bias update of its rows best, and the part it cannot.
 
-    A gradient's scale is one over the batch size; any other is free, so that a lone row tells nothing there (1.0).
+    The scale of the update is the same for all; where it is not known, the most rows that agree on an image tell it.
     """
+    repeated = _slopes(obs, know, layer, order, images, members)
+    seen = [rows[group, -1] for group in members]
+    factor = mean_gradient_factor(obs, know)
+    if factor is not None and know.batch_size is not None:
+        scale = 1.0 / (know.batch_size * factor)
+    else:
+        largest = max(range(len(members)), key=lambda i: len(members[i]))
+        if len(members[largest]) == 1:
+            return [(1.0, None)] * len(images)  # at some scale, any label repeats a lone row
+        scale = _free_scale(repeated[largest], seen[largest])
+    return [_best(r, s, scale) for r, s in zip(repeated, seen, strict=True)]
+
+
+def _slopes(
+    obs: Observation, know: Knowledge, layer: Dense, order: Tensor, images: Tensor, members: Sequence[Tensor]
+) -> list[Tensor]:
+    """Per image its loss by the layer's outputs at its rows (labels, rows), for every label that it might have."""
     flat = torch.empty_like(images)
     flat[:, order] = images
+    sizes = [len(group) for group in members]
+    owner = torch.arange(len(images), device=images.device).repeat_interleave(torch.tensor(sizes, device=images.device))
     written: list[Tensor] = []
     with sandbox(obs.model) as twin:
         twin.get_submodule(layer.name).register_forward_hook(lambda _, read, wrote: written.append(wrote))
@@ -231,18 +253,24 @@ def _explain(
         for label in range(know.num_classes):
             labels = torch.full((len(images),), label, device=parameter.device)
             loss = LOSSES[know.loss](outputs, labels) * len(images)
-            per_label.append(torch.autograd.grad(loss, written[0], retain_graph=True)[0].double())
-    sloped = torch.stack(per_label, dim=1)  # (candidates, labels, H)
-    fixed = obs.kind == "gradient" and know.batch_size is not None and obs.contributors == 1
-    sign = 1.0 if obs.kind == "gradient" else -1.0
-    answers = []
-    for slopes, group in zip(sloped, members, strict=True):
-        seen, repeated = rows[group, -1], sign * slopes[:, group]
-        if fixed:
-            scale = torch.full((len(repeated),), 1.0 / (know.batch_size or 1), dtype=rows.dtype, device=rows.device)
-        else:
-            scale = (repeated @ seen / repeated.square().sum(1).clamp_min(1e-300)).clamp_min(0)
-        left = (seen - scale[:, None] * repeated).norm(dim=1) / seen.norm()
-        label = int(left.argmin())
-        answers.append((float(left[label]) if fixed or len(group) > 1 else 1.0, label))
-    return answers
+            slope = torch.autograd.grad(loss, written[0], retain_graph=True)[0]
+            per_label.append(slope[owner, torch.cat(list(members))].double())
+    return list(torch.stack(per_label).split(sizes, dim=1))
+
+
+def _free_scale(repeated: Tensor, seen: Tensor) -> float:
+    """The scale of the label (labels, rows) that, at its own best scale, repeats what was seen (rows,) best."""
+    scales = repeated @ seen / repeated.square().sum(1).clamp_min(torch.finfo(seen.dtype).tiny)
+    return float(scales[_unexplained(scales[:, None] * repeated, seen).argmin()])
+
+
+def _best(repeated: Tensor, seen: Tensor, scale: float) -> tuple[float, int]:
+    """The part of what was seen that the best label leaves unexplained at this scale, and that label."""
+    left = _unexplained(scale * repeated, seen)
+    label = int(left.argmin())
+    return float(left[label]), label
+
+
+def _unexplained(repeated: Tensor, seen: Tensor) -> Tensor:
+    # An image far out of range may overflow the model: it explains nothing.
+    return ((seen - repeated).norm(dim=1) / seen.norm()).nan_to_num(nan=torch.inf)

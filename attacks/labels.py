@@ -59,7 +59,8 @@ def _estimate(obs: Observation, know: Knowledge, generator: torch.Generator) -> 
         slope = obs.update[layer.bias].double()
     else:
         slope = obs.update[layer.weight].double() @ activations / activations.square().sum()
-    slope = slope * _scale(obs, know, slope, softmax)
+    factor = mean_gradient_factor(obs, know)
+    slope = slope * (_largest_factor(slope, softmax) if factor is None else factor)
     raw = ((softmax - slope) * know.batch_size).clamp_min(0).cpu()
     counts = _whole(raw, know.batch_size)
     if know.batch_size == 1 and obs.contributors == 1 and (label := sign_rule_label(obs, know)) is not None:
@@ -79,16 +80,22 @@ def _activations(obs: Observation, know: Knowledge, layer: Dense, generator: tor
     return outputs.double().softmax(1).mean(0), calls[layer.name][0][0].double().mean(0)
 
 
-def _scale(obs: Observation, know: Knowledge, slope: Tensor, softmax: Tensor) -> float:
-    """What turns the update into one client's mean gradient; for a delta with unknown learning rate, the largest
-    factor that leaves no class with a negative count."""
+def mean_gradient_factor(obs: Observation, know: Knowledge) -> float | None:
+    """What turns the update into the mean gradient over its examples; None for a delta of unknown learning rate.
+
+    Exact for one local step; of several, the mean along the way. Contributors count equally.
+    """
     if obs.kind == "gradient":
         return 1.0 / obs.contributors
-    if know.learning_rate is not None:
-        return -1.0 / (know.learning_rate * _steps(know) * obs.contributors)
-    raised = -slope
-    bounding = raised > 0
-    return -float((softmax[bounding] / raised[bounding]).min()) if bounding.any() else -1.0
+    if know.learning_rate is None:
+        return None
+    return -1.0 / (know.learning_rate * _steps(know) * obs.contributors)
+
+
+def _largest_factor(slope: Tensor, softmax: Tensor) -> float:
+    """For a delta of unknown learning rate: the largest factor that leaves no class with a negative count."""
+    lowered = slope < 0
+    return -float((softmax[lowered] / -slope[lowered]).min()) if lowered.any() else -1.0
 
 
 def _steps(know: Knowledge) -> int:
