@@ -6,7 +6,6 @@ Whatever the source, problems are named with the file or example that has them. 
 import dataclasses
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,9 +126,9 @@ def npz(
             if missing:
                 raise TaskError(FIELD, path, f"no array {missing[0]!r} among {stored.files}", "store x= and y=")
             x, y = stored["x"], stored["y"]
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        if isinstance(error, TaskError):
-            raise
+    except TaskError:
+        raise
+    except Exception as error:  # zip, zlib and numpy raise many kinds for a broken file
         raise TaskError(
             FIELD,
             path,
@@ -159,9 +158,8 @@ def folder(path: str, size: int | None = None) -> Dataset:
     pictures = [_picture(path, file, size) for group in files for file in group]
     shapes = {p.shape for p in pictures}
     if len(shapes) > 1:
-        raise TaskError(
-            FIELD, path, f"pictures of {len(shapes)} sizes, such as {sorted(shapes)[:3]}", "set data_options.size"
-        )
+        some = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
+        raise TaskError(FIELD, path, f"{len(shapes)} sizes of picture, such as {some}", "set data_options.size")
     x = np.stack(pictures)
     labels = np.repeat(np.arange(len(classes)), [len(group) for group in files])
     return from_arrays(

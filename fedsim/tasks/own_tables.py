@@ -25,11 +25,11 @@ def table(path: str, columns: Mapping[str, Any], label: str, sensitive: str | No
     """
     file = existing(path)
     cells = _parquet(path) if file.suffix == ".parquet" else _csv(path)
-    for name in (*columns, label):
-        if name not in cells:
-            raise TaskError(
-                "task.data_options.columns", name, "no such column in the file", f"columns: {', '.join(cells)}"
-            )
+    for field, names in (("columns", list(columns)), ("label", [label])):
+        for name in names:
+            if name not in cells:
+                offer = f"its columns: {', '.join(cells)}"
+                raise TaskError(f"task.data_options.{field}", name, "not in the file", offer)
     if not columns or label in columns:
         raise TaskError("task.data_options.columns", list(columns), "needs inputs other than the label", "declare them")
     if not cells[label]:
