@@ -74,6 +74,8 @@ def from_arrays(
     if inputs.min() < 0 or inputs.max() > 1:
         ends = (inputs.amin(0), inputs.amax(0)) if modality == "tabular" else (inputs.min(), inputs.max())
         bounds = _bounds(*ends)
+        if value_range is None:
+            note = f"{note}; value range taken from the data themselves, private ones included".removeprefix("; ")
     dataset = Dataset(name, modality, inputs, labels, names, bounds, note=note)
     return _within(dataset, value_range) if value_range is not None else dataset
 

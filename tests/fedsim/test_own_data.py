@@ -59,6 +59,7 @@ def test_npz_grey_and_table(npz):
     data = load(npz(x=table, y=np.array([0.0, 1.0])))
     assert data.modality == "tabular"
     assert data.value_range == ((-1.0, 5.0), (3.0, 7.0))
+    assert "value range taken from the data" in data.note
     assert load(npz(x=table, y=np.array([0, 1])), value_range=[-5, 10]).value_range == (-5.0, 10.0)
     assert load(npz(x=table, y=np.array([0, 1])), value_range=[[-1, 5], [3, 7]]).value_range == ((-1, 5), (3, 7))
 
