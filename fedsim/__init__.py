@@ -16,3 +16,30 @@ for _name in ("strategies", "attacks", "crypto"):
             f"fedsim needs its own package '{_name}' from {_wanted}, but Python finds "
             f"{_found and _found.origin}; uninstall the other package or run from fedsim's checkout"
         )
+
+from fedsim.cli import main  # noqa: E402
+from fedsim.run import Result, run  # noqa: E402
+from fedsim.scenario import (  # noqa: E402
+    Adversary,
+    Attack,
+    AttackBudget,
+    Federation,
+    Partition,
+    Scenario,
+    Task,
+)
+from strategies.client_dp import ClientDP  # noqa: E402
+
+__all__ = [
+    "Adversary",
+    "Attack",
+    "AttackBudget",
+    "ClientDP",
+    "Federation",
+    "Partition",
+    "Result",
+    "Scenario",
+    "Task",
+    "main",
+    "run",
+]

@@ -1,0 +1,5 @@
+"""``python -m fedsim`` equals ``fedsim``."""
+
+from fedsim.cli import main
+
+main()

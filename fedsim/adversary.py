@@ -1,0 +1,61 @@
+"""The adversary made concrete: which facts the threat model hands it, on which rung that puts it, in words."""
+
+from collections.abc import Callable
+
+from attacks import Knowledge
+from fedsim.experiment import Experiment
+from fedsim.scenario import Scenario
+from fedsim.truth import Truth
+
+_FACTS: dict[str, Callable[[Experiment, Truth], object]] = {
+    "batch_size": lambda experiment, truth: len(truth.labels),
+    "labels": lambda experiment, truth: truth.labels.clone(),
+    "value_range": lambda experiment, truth: experiment.dataset.value_range,
+    "learning_rate": lambda experiment, truth: experiment.scenario.federation.learning_rate,
+    "local_steps": lambda experiment, truth: truth.steps,
+    "local_epochs": lambda experiment, truth: experiment.scenario.federation.local_epochs,
+    "local_batch_size": lambda experiment, truth: experiment.scenario.federation.batch_size,
+    "public": lambda experiment, truth: experiment.public_data()[0],
+    "public_labels": lambda experiment, truth: experiment.public_data()[1],
+}
+"""How each grantable fact is found. ``labels`` and ``batch_size`` are private: granting them is the scenario's
+choice, and the rung tells it."""
+
+
+def knowledge_for(experiment: Experiment, truth: Truth) -> Knowledge:
+    """Exactly the facts that the scenario grants about one victim, and the architecture's fixed ones."""
+    dataset = experiment.dataset
+    granted = {name: _FACTS[name](experiment, truth) for name in experiment.scenario.adversary.knows}
+    return Knowledge(
+        input_shape=dataset.input_shape, num_classes=dataset.num_classes, loss=experiment.loss_name, **granted
+    )
+
+
+def rung(scenario: Scenario, round: int) -> str:
+    """Where the adversary stands on the assumption ladder, L4 (bare update) to L7 (one example's clean gradient)."""
+    federation, knows = scenario.federation, set(scenario.adversary.knows)
+    if federation.algorithm == "fedsgd" and federation.batch_size == 1 and round == 1:
+        return "L7"
+    if "labels" in knows:
+        return "L6"
+    return "L5" if knows & {"learning_rate", "local_steps", "local_epochs", "batch_size"} else "L4"
+
+
+def in_words(scenario: Scenario) -> list[str]:
+    """The threat model as sentences, for the report and for ``--dry-run``."""
+    federation, knows = scenario.federation, scenario.adversary.knows
+    asked = federation.cohort or federation.clients
+    sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
+    stack = ", then ".join(
+        f"{defence.level}-level clipping to {defence.clip:g} and noise of {defence.noise_multiplier:g} times that"
+        for defence in scenario.protocol
+    )
+    return [
+        f"The server runs the protocol as agreed and is curious ({scenario.adversary.kind.replace('_', '-')}).",
+        f"In each of {federation.rounds} round(s) it asks {asked} of {federation.clients} clients; each sends {sent} "
+        f"over at most {federation.batch_size} example(s) a batch.",
+        f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",
+        "The server sees every message, and knows the architecture, the weights that it sent and the loss.",
+        f"It is also told: {', '.join(knows)}." if knows else "It is told nothing else.",
+        "It does not see any client's memory, any random seed, or which examples a client used.",
+    ]

@@ -1,0 +1,66 @@
+"""Using a finished run again: another attack on its stored views, or its report, without training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attacks import available
+from fedsim.cells import Engine, Machine, attack_cells, preflight
+from fedsim.names import nearest
+from fedsim.publish import publish
+from fedsim.report.progress import Progress
+from fedsim.run import Result
+from fedsim.scenario import Attack, AttackBudget
+from fedsim.store import RunFolder, StoreError, read_json
+
+
+def attack_again(
+    folder: Path | str,
+    attack: str,
+    *,
+    rounds: Sequence[int] | None = None,
+    victims: int | None = None,
+    budget: Mapping[str, Any] | None = None,
+    engine: Engine = "inline",
+    address: str | None = None,
+    quiet: bool = True,
+) -> Result:
+    """Run ``attack`` on the views that a run folder holds, and publish its results with it.
+
+    Rounds and victims default to those that the scenario attacked: views hold the arrays of no other rounds.
+    """
+    path = Path(folder)
+    scenario = RunFolder.scenario_of(path)
+    if attack not in available():
+        raise StoreError(f"attack = {nearest(attack, available())}")
+    held = sorted({round for planned in scenario.attacks for round in planned.rounds})
+    chosen = sorted(set(rounds)) if rounds else held
+    if missing := [round for round in chosen if round not in held]:
+        raise StoreError(f"round = {missing}: the views hold rounds {held} only; attack those or run again")
+    asked = Attack(
+        name=attack,
+        rounds=tuple(chosen),
+        victims=victims or max(planned.victims for planned in scenario.attacks),
+        budget=AttackBudget(**(budget or {})),
+    )
+    run_folder = RunFolder.open(path, scenario)
+    with Progress(quiet) as progress:
+        cells = [c for c in scenario.cells() if (run_folder.cell(c.digest) / "measured.json").exists()]
+        if not cells:
+            raise StoreError(f"{path}: holds no trained cell; run the scenario first")
+        progress.stage("loading views", len(cells))
+        todo = [(cell, preflight(cell, progress)) for cell in cells]
+        with_truth = all((run_folder.cell(cell.digest) / "truth.safetensors").exists() for cell in cells)
+        machine = Machine(engine, address)
+        attack_cells(run_folder, todo, machine, progress, truth=with_truth, extra=[asked])
+        results = publish(run_folder, scenario, engine=engine)
+    return Result(path, results)
+
+
+def report_again(folder: Path | str) -> Path:
+    """Write ``report.html`` again from what the run folder holds."""
+    path = Path(folder)
+    scenario = RunFolder.scenario_of(path)
+    engine = read_json(path / "results.json")["environment"]["engine"]
+    publish(RunFolder.open(path, scenario), scenario, engine=engine)
+    return path / "report.html"

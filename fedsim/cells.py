@@ -1,0 +1,209 @@
+"""The two halves of a cell: training it over a grid, and attacking what the server saw of that."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from attacks import NotApplicable
+from fedsim.assess import Claims, Job, jobs, perform, prove
+from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
+from fedsim.experiment import Experiment
+from fedsim.federation import Training, TrainingFailed, federate, roll_call
+from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
+from fedsim.guarantee import guarantee
+from fedsim.outcome import attack_outcome, baseline_pictures
+from fedsim.report.progress import Progress
+from fedsim.scenario import Attack, Cell
+from fedsim.store import (
+    RunFolder,
+    load_tensors,
+    load_training,
+    load_view,
+    read_json,
+    save_tensors,
+    save_training,
+    write_json,
+)
+from strategies.recorder import RecordingGrid
+
+Engine = Literal["inline", "ray"]
+CLIENT_APP = "fedsim.apps:client_app"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where clients and attacks run."""
+
+    engine: Engine
+    address: str | None = None
+
+    def grid(self, experiment: Experiment) -> LocalGrid:
+        """A grid of the experiment's clients. The scenario, seed included, reaches them here and in no message."""
+        config = {"scenario": experiment.scenario.model_dump_json()}
+        return open_grid(self.engine, CLIENT_APP, experiment.scenario.federation.clients, config, address=self.address)
+
+
+def preflight(cell: Cell, progress: Progress) -> Experiment:
+    """Load the data, split it and build the model, so that what cannot work is refused before work starts."""
+    experiment = Experiment(cell.scenario)
+    for client in range(cell.scenario.federation.clients):
+        experiment.client_data(client)
+    experiment.initial_model()
+    progress.advance()
+    return experiment
+
+
+def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: Machine, progress: Progress) -> None:
+    """Train one cell and store the server's view; a training that fails is stored with its cause."""
+    place = folder.cell(cell.digest)
+    grid = machine.grid(experiment)
+    recorder = RecordingGrid(grid, keep=cell.scenario.attacked_rounds.__contains__)
+    log, history, cause, training = EvidenceLog(), [], None, None
+    started = time.perf_counter()
+
+    def on_round(row: Mapping[str, Any]) -> None:
+        history.append(row)
+        if row["round"]:
+            log.note(row["cohort"], grid.states)
+            progress.advance(text=f"round {row['round']}, accuracy {row['accuracy']:.2f}")
+
+    try:
+        with one_thread():
+            nodes = roll_call(recorder, experiment.scenario.federation.clients)
+            training = federate(recorder, experiment, nodes, on_round)
+    except TrainingFailed as failed:
+        cause = str(failed)
+        progress.advance(max(0, experiment.scenario.federation.rounds + 1 - len(history)), "failed")
+    view = recorder.view(experiment.initial_model())
+    timings = {"training_seconds": time.perf_counter() - started}
+    kept = training or Training(tuple(history), {})
+    save_training(place, experiment, kept, view, measured(cause, view, log, timings))
+
+
+def attack_cells(
+    folder: RunFolder,
+    todo: Sequence[tuple[Cell, Experiment]],
+    machine: Machine,
+    progress: Progress,
+    *,
+    truth: bool,
+    extra: Sequence[Attack] | None = None,
+) -> None:
+    """Attack every cell's stored view; each cell is scored and stored as soon as its last attack is done.
+
+    ``extra`` attacks take the place of the scenario's, and join what the cells already hold.
+    """
+    planned: list[tuple[int, Job]] = []
+    for index, (cell, experiment) in enumerate(todo):
+        place = folder.cell(cell.digest)
+        if read_json(place / "measured.json")["cause"] is None:
+            view = load_view(place, experiment.initial_model())
+            planned += [(index, job) for job in jobs(experiment, view, extra or cell.scenario.attacks)]
+        else:
+            store_cell(folder, cell, experiment, [], truth=truth, join=extra is not None)
+    proven = prove_all({job.attack for _, job in planned}, machine, progress)
+    progress.stage("attacking", len(planned))
+    waiting = Counter(index for index, _ in planned)
+    done: dict[int, Claims] = {}
+
+    def on_done(position: int, claims: Claims) -> None:
+        index, job = planned[position]
+        done[position] = replace(claims, sanity=proven[job.attack])
+        waiting[index] -= 1
+        progress.advance(text=f"{job.attack}, round {job.round}")
+        if not waiting[index]:
+            mine = [(job, done.pop(p)) for p, (i, job) in enumerate(planned) if i == index]
+            store_cell(folder, *todo[index], mine, truth=truth, join=extra is not None)
+
+    map_tasks(machine.engine, perform, [job for _, job in planned], address=machine.address, on_done=on_done)
+
+
+def prove_all(names: set[str], machine: Machine, progress: Progress) -> dict[str, bool | None]:
+    """Run each attack on the small case that it must win."""
+    ordered = sorted(names)
+    progress.stage("proving the attacks", len(ordered))
+    results = map_tasks(
+        machine.engine,
+        prove,
+        ordered,
+        address=machine.address,
+        on_done=lambda index, won: progress.advance(text=ordered[index]),
+    )
+    return dict(zip(ordered, results, strict=True))
+
+
+def store_cell(
+    folder: RunFolder,
+    cell: Cell,
+    experiment: Experiment,
+    attacked: Sequence[tuple[Job, Claims]],
+    *,
+    truth: bool,
+    join: bool = False,
+) -> None:
+    """Score a cell's claims and store everything that the report needs of it; ``cell.json`` comes last.
+
+    With ``join`` the outcomes are added to those that the cell holds, in the place of earlier ones of the same name.
+    """
+    place = folder.cell(cell.digest)
+    cause, training = read_json(place / "measured.json")["cause"], load_training(place)
+    view = load_view(place, experiment.initial_model())
+    pictures: dict[str, Tensor] = baseline_pictures(experiment, cell)
+    outcomes = []
+    for job, claims in attacked:
+        outcome, shown = attack_outcome(experiment, cell, job, claims)
+        outcomes.append(outcome)
+        pictures.update(shown)
+    if not truth:
+        for outcome in outcomes:
+            for victim in outcome["victims"]:
+                victim.get("rows", {}).pop("truth", None)
+    held: list[Any] = []
+    if join:
+        fresh = {(outcome["name"], outcome["round"]) for outcome in outcomes}
+        if (place / "cell.json").exists():
+            held = [o for o in read_json(place / "cell.json")["attacks"] if (o["name"], o["round"]) not in fresh]
+        pictures = load_tensors(place / "truth.safetensors") | load_tensors(place / "pictures.safetensors") | pictures
+        tensors = load_tensors(place / "claims.safetensors")
+    else:
+        tensors = {}
+    save_tensors(place / "claims.safetensors", tensors | claimed(attacked))
+    truths = {key: tensor for key, tensor in pictures.items() if key.endswith("/truth")}
+    save_tensors(place / "pictures.safetensors", {key: t for key, t in pictures.items() if key not in truths})
+    if truth:
+        save_tensors(place / "truth.safetensors", truths)
+    statement = guarantee(experiment, training.history)
+    write_json(
+        place / "cell.json",
+        {
+            "labels": dict(cell.labels),
+            "seed": cell.seed,
+            "digest": cell.digest,
+            "modality": experiment.dataset.modality,
+            "status": "failed" if cause else "done",
+            "cause": cause,
+            "data": experiment.dataset.note,
+            "training": list(training.history),
+            "privacy": asdict(statement) if statement else None,
+            "side_channels": side_channels(view),
+            "cost": bytes_on_the_wire(view),
+            "attacks": held + outcomes,
+        },
+    )
+
+
+def claimed(attacked: Sequence[tuple[Job, Claims]]) -> dict[str, Tensor]:
+    """What each attack claimed, by name, so that it can be looked at, or scored again, without attacking again."""
+    tensors: dict[str, Tensor] = {}
+    for job, claims in attacked:
+        for client, answer in zip(job.clients, claims.answers, strict=False):
+            if isinstance(answer, NotApplicable):
+                continue
+            stem = f"{job.attack}/{job.round}/{client}"
+            parts = {"inputs": answer.inputs, "labels": answer.labels, "objective": answer.objective}
+            tensors |= {f"{stem}/{name}": tensor.detach().cpu() for name, tensor in parts.items() if tensor is not None}
+    return tensors

@@ -1,0 +1,113 @@
+"""Proof that a control was on: what clients measured while protecting, and what crossed the wire."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import RecordDict
+
+from attacks import View
+
+
+class EvidenceLog:
+    """Collects, round by round, what each client's state says of its defences and of its CPU time.
+
+    A client's state comes back to the experimenter with its context; it is never part of a message to the server.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[str, list[float]] = defaultdict(list)
+
+    def note(self, clients: Sequence[int], states: Mapping[int, RecordDict]) -> None:
+        """Take in the states of the clients that were asked in the round that just ended."""
+        for client in clients:
+            for name in ("evidence", "timings"):
+                for key, value in (states[client].get(name) or {}).items():
+                    self._measured[f"{name}.{key}"].append(float(value))
+
+    def summary(self, prefix: str) -> dict[str, dict[str, float]]:
+        """Mean, least and greatest of each measurement over clients and rounds."""
+        return {
+            key.removeprefix(f"{prefix}."): {
+                "mean": statistics.fmean(values),
+                "min": min(values),
+                "max": max(values),
+                "count": len(values),
+            }
+            for key, values in sorted(self._measured.items())
+            if key.startswith(f"{prefix}.")
+        }
+
+
+def measured(cause: str | None, view: View, log: EvidenceLog, timings: Mapping[str, float]) -> dict[str, Any]:
+    """What one training proved and took; ``cause`` says why it could not go on."""
+    return {
+        "cause": cause,
+        "evidence": {"clients": log.summary("evidence"), "wire": on_the_wire(view)},
+        "timings": {**timings, "client": log.summary("timings")},
+    }
+
+
+def on_the_wire(view: View) -> dict[str, Any]:
+    """What the view proves by itself: forms of the messages, and whether all clients of a round got the same model."""
+    training = [message for message in view.messages if message.stage == "train"]
+    received = [message for message in training if message.direction == "received"]
+    sent: dict[int, set[str]] = defaultdict(set)
+    for update in view.updates:
+        sent[update.round].add(update.base)
+    return {
+        "forms": sorted({message.form for message in received}),
+        "same_model_for_all": all(len(models) == 1 for models in sent.values()),
+        "readable_updates": len(view.updates),
+    }
+
+
+def side_channels(view: View) -> list[dict[str, Any]]:
+    """Everything that travelled beside the updates and tells the server something by itself."""
+    seen: dict[tuple[str, str], Any] = {}
+    for message in view.messages:
+        if message.stage != "train" or message.direction != "received" or message.error:
+            continue
+        for record, entries in message.metrics.items():
+            for name, value in entries.items():
+                seen.setdefault((record, name), value)
+    channels = [
+        {
+            "name": name,
+            "where": record,
+            "example": value,
+            "says": _MEANING.get(name, "a number computed on private data"),
+        }
+        for (record, name), value in sorted(seen.items())
+    ]
+    buffers = sorted({name for update in view.updates for name in update.buffers})
+    if buffers:
+        says = "statistics of the private inputs, layer by layer; not covered by clipping or noise on the update"
+        channels.append(
+            {
+                "name": ", ".join(buffers[:4]) + ("..." if len(buffers) > 4 else ""),
+                "where": "buffers",
+                "example": None,
+                "says": says,
+            }
+        )
+    return channels
+
+
+_MEANING = {
+    "num-examples": "how many examples the client used",
+    "num_examples": "how many examples the client used",
+    "train_loss": "how well the model already fits the client's data: a membership signal",
+}
+
+
+def bytes_on_the_wire(view: View) -> dict[str, float]:
+    """Bytes per client and round, up and down, over the training messages that carried an update."""
+    training = [m for m in view.messages if m.stage == "train" and not m.error]
+    up = [m.bytes for m in training if m.direction == "received"]
+    down = [m.bytes for m in training if m.direction == "sent"]
+    return {
+        "bytes_up_per_client_round": statistics.fmean(up) if up else 0.0,
+        "bytes_down_per_client_round": statistics.fmean(down) if down else 0.0,
+    }

@@ -1,0 +1,88 @@
+"""What a single-seed scenario fixes before anyone trains: data, split, first model. Clients and server rebuild it
+from the scenario alone, so that no data set ever travels."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedsim.client import holdings
+from fedsim.scenario import Scenario
+from fedsim.scripts import load_scenario
+from fedsim.seeds import derive
+from fedsim.tasks import Dataset, Split, build_model, load_dataset, split
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cell made concrete. ``scenario`` has exactly one seed."""
+
+    scenario: Scenario
+
+    @property
+    def seed(self) -> int:
+        """The only seed; everything random derives from it."""
+        return self.scenario.seeds[0]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The task's data, loaded once a process."""
+        task = self.scenario.task
+        return load_dataset(task.dataset, task.data_options, derive(self.seed, "dataset"))
+
+    @cached_property
+    def division(self) -> Split:
+        """Who holds which examples: clients, held-out test, the adversary's public data."""
+        task = self.scenario.task
+        return split(
+            self.dataset,
+            clients=self.scenario.federation.clients,
+            kind=task.partition.kind,
+            options=task.partition.options,
+            test_fraction=task.test_fraction,
+            public_fraction=task.public_fraction,
+            seed=derive(self.seed, "split"),
+        )
+
+    @property
+    def loss_name(self) -> str:
+        """The loss trained on, by its name in ``attacks.losses``."""
+        return self.scenario.task.loss or self.dataset.loss
+
+    @cached_property
+    def _first_model(self) -> nn.Module:
+        task = self.scenario.task
+        return build_model(task.model, self.dataset, task.model_options, derive(self.seed, "model"))
+
+    def initial_model(self) -> nn.Module:
+        """A fresh copy of the untrained model."""
+        return copy.deepcopy(self._first_model)
+
+    def client_data(self, client: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels that client ``client`` holds."""
+        held = holdings(self.division.clients[client], self.scenario.federation)
+        return self.dataset.inputs[held], self.dataset.labels[held]
+
+    def test_data(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels that no client holds."""
+        return self.dataset.inputs[self.division.test], self.dataset.labels[self.division.test]
+
+    def public_data(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels that the adversary may hold, disjoint from every client's."""
+        return self.dataset.inputs[self.division.public], self.dataset.labels[self.division.public]
+
+
+def experiment_from_config(config: Mapping[str, Any]) -> Experiment:
+    """The experiment that a Flower run's configuration names: ``scenario`` is JSON, a script, or a scenario's name."""
+    return _experiment(str(config["scenario"]))
+
+
+@lru_cache(maxsize=4)
+def _experiment(text: str) -> Experiment:
+    """Kept, since one process plays many clients over many rounds."""
+    if text.lstrip().startswith("{"):
+        return Experiment(Scenario.model_validate_json(text))
+    return Experiment(load_scenario(text).cells()[0].scenario)

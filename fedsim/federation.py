@@ -1,0 +1,121 @@
+"""The federation: the round, from cohort to accuracy, over any Flower grid."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor, nn
+
+from fedsim.client import update_kind
+from fedsim.experiment import Experiment
+from fedsim.scenario import Scenario
+from fedsim.seeds import torch_generator
+from fedsim.tasks import accuracy_and_loss
+from strategies.federated import FederatedMean
+from strategies.stack import Stack
+
+
+class TrainingFailed(RuntimeError):
+    """A run that cannot go on, with the round and the reason; it is named, and never scored as protection."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How training went: one row a round (round 0 is the untrained model), and the final weights."""
+
+    history: tuple[Mapping[str, Any], ...]
+    state: Mapping[str, Tensor]
+
+
+def federate(
+    grid: Grid,
+    experiment: Experiment,
+    nodes: Mapping[int, int],
+    on_round: Callable[[Mapping[str, Any]], None] = lambda row: None,
+) -> Training:
+    """Train for the scenario's rounds over ``grid``; ``nodes`` maps partition ids to node ids.
+
+    Raises TrainingFailed where no client can be used in a round or the model diverges.
+    """
+    scenario, seed = experiment.scenario, experiment.seed
+    model = experiment.initial_model()
+    strategy = strategy_for(scenario, seed, nodes)
+    arrays = ArrayRecord(dict(model.state_dict()))
+    history = [{"round": 0, **_evaluate(model, experiment)}]
+    on_round(history[0])
+    for round in range(1, scenario.federation.rounds + 1):
+        asked = strategy.configure_train(round, arrays, ConfigRecord(), grid)
+        replies = grid.send_and_receive(asked)
+        moved, metrics = strategy.aggregate_train(round, replies)
+        record = asdict(strategy.rounds[-1])
+        record["failed"] = {str(client): reason for client, reason in record["failed"].items()}
+        if moved is None or metrics is None:
+            raise TrainingFailed(f"round {round} ended without a usable client: {_reasons(record)}")
+        arrays = moved
+        model.load_state_dict(arrays.to_torch_state_dict())
+        row = {**record, "train_loss": metrics["train_loss"], **_evaluate(model, experiment)}
+        history.append(row)
+        on_round(row)
+        if not all(torch.isfinite(t).all() for t in model.state_dict().values()) or not math.isfinite(row["loss"]):
+            raise TrainingFailed(
+                f"training diverged in round {round} (loss {row['loss']}); lower federation.learning_rate = "
+                f"{scenario.federation.learning_rate:g} or the noise"
+            )
+    return Training(tuple(history), {name: t.clone() for name, t in model.state_dict().items()})
+
+
+def strategy_for(scenario: Scenario, seed: int, nodes: Mapping[int, int]) -> FederatedMean:
+    """The server's side of the scenario's protocol."""
+    federation = scenario.federation
+    gradients = update_kind(federation) == "gradient"
+    rate = federation.server_learning_rate
+    return FederatedMean(
+        kind=update_kind(federation),
+        stack=Stack(scenario.protocol),
+        cohort_of=lambda round: cohort(scenario, seed, round),
+        nodes=nodes,
+        step_size=-rate * federation.learning_rate if gradients else rate,
+        weighted=federation.weighted,
+    )
+
+
+def cohort(scenario: Scenario, seed: int, round: int) -> list[int]:
+    """The clients asked in a round: drawn without replacement, known from the seed alone."""
+    federation = scenario.federation
+    drawn = torch.randperm(federation.clients, generator=torch_generator(seed, "round", round, "cohort"))
+    return sorted(drawn[: federation.cohort or federation.clients].tolist())
+
+
+def roll_call(grid: Grid, clients: int) -> dict[int, int]:
+    """Ask every node which partition it holds: Flower's node ids are random, partitions are not."""
+    messages = [
+        Message(RecordDict(), dst_node_id=node, message_type="query.partition", group_id="0")
+        for node in grid.get_node_ids()
+    ]
+    nodes: dict[int, int] = {}
+    for reply in grid.send_and_receive(messages):
+        if reply.has_error():
+            raise TrainingFailed(f"a client could not start: {reply.error.reason}")
+        nodes[int(reply.content["partition"]["id"])] = reply.metadata.src_node_id
+    if sorted(nodes) != list(range(clients)):
+        raise TrainingFailed(
+            f"the federation has {len(nodes)} nodes, the scenario {clients} clients; start as many nodes as clients"
+        )
+    return nodes
+
+
+def _evaluate(model: nn.Module, experiment: Experiment) -> dict[str, float]:
+    inputs, labels = experiment.test_data()
+    accuracy, loss = accuracy_and_loss(model, inputs, labels, experiment.loss_name)
+    return {"accuracy": accuracy, "loss": loss}
+
+
+def _reasons(record: Mapping[str, Any]) -> str:
+    parts = [f"client {client}: {reason}" for client, reason in record["failed"].items()]
+    if record["dropped"]:
+        parts.append(f"{len(record['dropped'])} dropped out")
+    return "; ".join(parts) or "nobody was asked"

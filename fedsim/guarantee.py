@@ -1,0 +1,40 @@
+"""The differential privacy that one trained cell gives, from the defences it ran and how training really went."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedsim.client import holdings
+from fedsim.experiment import Experiment
+from fedsim.privacy import PrivacyStatement, statement, touches_per_round
+from strategies.client_dp import ClientDP
+
+
+def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> PrivacyStatement | None:
+    """The cell's privacy statement; None for a protocol without differential privacy."""
+    scenario = experiment.scenario
+    federation = scenario.federation
+    defence = next((d for d in scenario.protocol if isinstance(d, ClientDP)), None)
+    if defence is None:
+        return None
+    took_part: dict[int, int] = {}
+    for row in history:
+        for client in row.get("answered", ()):
+            took_part[client] = took_part.get(client, 0) + 1
+    held = [len(holdings(indices, federation)) for indices in experiment.division.clients]
+    fewest = min(held)
+    asked = federation.cohort or federation.clients
+    return statement(
+        defence,
+        rounds=federation.rounds,
+        participations=max(took_part.values(), default=0),
+        units=federation.clients if defence.level == "client" else sum(held),
+        sampling=f"{asked} of {federation.clients} clients without replacement in each round; batches of "
+        f"{federation.batch_size} without replacement",
+        touches=1
+        if federation.algorithm == "fedsgd"
+        else touches_per_round(
+            local_epochs=federation.local_epochs,
+            local_steps=federation.local_steps,
+            steps_per_epoch=-(-fewest // min(federation.batch_size, fewest)),
+        ),
+    )

@@ -1,0 +1,203 @@
+"""From claims to figures: one entry a cell, one summary row for each protocol, attack and round over all seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from attacks import NotApplicable, Reconstruction, available, metrics
+from fedsim.adversary import rung
+from fedsim.assess import Claims, Job
+from fedsim.experiment import Experiment
+from fedsim.leakage import SCALES, baseline_figures, floor, recovered, score
+from fedsim.scenario import Cell, Scenario
+from fedsim.seeds import numpy_generator
+from fedsim.tasks import Dataset
+from fedsim.truth import Truth, truth_of
+
+Pictures = dict[str, Tensor]
+
+
+def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims) -> tuple[dict[str, Any], Pictures]:
+    """What one attack made of one round's victims, scored; with the pictures of images."""
+    attack = available()[job.attack]
+    victims, pictures, reasons = [], {}, []
+    for client, answer in zip(job.clients, claims.answers, strict=False):
+        if isinstance(answer, NotApplicable):
+            reasons.append(str(answer))
+            continue
+        truth = truth_of(experiment, job.round, client)
+        victim, shown = _victim(experiment, cell.digest, job, truth, answer)
+        victims.append(victim)
+        pictures.update(shown)
+    entry = {
+        "name": job.attack,
+        "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round),
+        "paper": attack.paper,
+        "claim": attack.claim,
+        "round": job.round,
+        "knowledge": list(experiment.scenario.adversary.knows),
+        "budget": {name: getattr(job.budget, name) for name in ("iterations", "restarts", "seconds")},
+        "sanity": claims.sanity,
+        "victims": victims,
+    }
+    status, reason = _status(victims, reasons, claims)
+    return {**entry, "status": status, "reason": reason}, pictures
+
+
+def _victim(
+    experiment: Experiment, digest: str, job: Job, truth: Truth, claim: Reconstruction
+) -> tuple[dict[str, Any], Pictures]:
+    dataset = experiment.dataset
+    public, public_labels = experiment.public_data()
+    guess = floor(truth, dataset, public, public_labels)
+    victim, matched = score(claim, truth, dataset, public)
+    victim["baseline"] = baseline_figures(guess, dataset)
+    victim["recovered"] = recovered(victim["figures"], guess, dataset)
+    victim["pictures"] = []
+    if matched is None:
+        return victim, {}
+    if dataset.modality != "image":
+        victim["rows"] = _rows(dataset, truth.inputs, matched)
+        return victim, {}
+    stems = [f"{digest}/{job.attack}/{job.round}/{truth.client}/{i}" for i in range(len(matched))]
+    victim["pictures"] = stems
+    pictures = {f"{stem}/truth": image for stem, image in zip(stems, truth.inputs, strict=True)}
+    pictures |= {f"{stem}/claim": image for stem, image in zip(stems, matched, strict=True)}
+    return victim, pictures
+
+
+def _rows(dataset: Dataset, truth: Tensor, claim: Tensor) -> dict[str, Any]:
+    """The records or texts themselves, in words, truth beside claim."""
+    names = [column.name for column in dataset.columns] or [str(i) for i in range(truth.shape[1])]
+    return {
+        "columns": names if dataset.modality == "tabular" else ["text"],
+        "truth": [_spell(dataset, row) for row in truth],
+        "claim": [_spell(dataset, row) for row in claim],
+    }
+
+
+def _spell(dataset: Dataset, row: Tensor) -> list[str]:
+    if dataset.modality == "text":
+        return [" ".join(dataset.vocabulary[int(token)] for token in row)]
+    if not dataset.columns:
+        return [f"{float(value):.3g}" for value in row]
+    cells, start = [], 0
+    for column in dataset.columns:
+        block = row[start : start + column.width]
+        start += column.width
+        if column.kind == "categorical":
+            cells.append(column.categories[int(block.argmax())])
+        else:
+            cells.append(f"{column.low + float(block[0]) * (column.high - column.low):.4g}")
+    return cells
+
+
+def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims: Claims) -> tuple[str, str | None]:
+    if claims.error is not None:
+        return "failed", claims.error
+    if not victims:
+        return "not_applicable", "; ".join(sorted(set(reasons))) or "the round has no victim"
+    if not any(victim["converged"] for victim in victims):
+        return "diverged", "every restart on every victim diverged"
+    if claims.sanity is False and not any(any(victim["recovered"]) for victim in victims):
+        return "inconclusive", "the attack fails even on the small case that it must win"
+    return "done", "; ".join(sorted(set(reasons))) or None
+
+
+def summarise(scenario: Scenario, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each combination of labels, attack and round; figures pooled over seeds and victims."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        for attack in cell["attacks"]:
+            key = (tuple(cell["labels"].items()), attack["name"], attack["round"])
+            groups.setdefault(key, []).append({**attack, "modality": cell["modality"]})
+    return [_row(scenario, dict(labels), name, round, entries) for (labels, name, round), entries in groups.items()]
+
+
+def _row(
+    scenario: Scenario, labels: dict[str, str], name: str, round: int, entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    scale = SCALES[entries[0]["modality"]]
+    victims = [victim for entry in entries for victim in entry["victims"]]
+    row = {
+        "labels": labels,
+        "attack": name,
+        "round": round,
+        "rung": entries[0]["rung"],
+        "statuses": sorted({entry["status"] for entry in entries}),
+        "labels_right": _mean([v["labels_right"] for v in victims]),
+        "label_baseline": _mean([v["baseline"]["label_majority"] for v in victims]),
+        "verdict": _verdict(name, entries, victims),
+        "metric": scale.metric,
+        "unit": scale.unit,
+    }
+    figures = [(v, i) for v in victims for i in range(len(v["figures"].get(scale.metric, ())))]
+    values = [v["figures"][scale.metric][i] for v, i in figures]
+    if not values:
+        return {
+            **row,
+            "n": 0,
+            "median": None,
+            "low": None,
+            "high": None,
+            "worst": None,
+            "baseline": None,
+            "baseline_name": None,
+            "fractions": {},
+        }
+    # A target for which nothing was claimed counts as the least leakage, not as no target.
+    sample = np.array([-np.inf if value is None else value for value in values], dtype=np.float64)
+    low, high = metrics.bootstrap_interval(sample, numpy_generator(0, "bootstrap", str(labels), name, round))
+    best = {
+        key: float(np.median([v["baseline"][key][i] for v, i in figures]))
+        for key in figures[0][0]["baseline"]
+        if key.startswith(f"{scale.metric}_")
+    }
+    strongest = max(best, key=lambda key: best[key])
+    return {
+        **row,
+        "n": len(values),
+        "median": float(np.median(sample)),
+        "low": low,
+        "high": high,
+        "worst": float(sample.max()),
+        "baseline": best[strongest],
+        "baseline_name": strongest.removeprefix(f"{scale.metric}_").replace("_", " "),
+        "recovered": float(np.mean([r for v in victims for r in v["recovered"]])),
+        "fractions": {f"{threshold:g}": float((sample >= threshold).mean()) for threshold in metrics.THRESHOLDS}
+        if scale.metric == "psnr"
+        else {},
+    }
+
+
+def _verdict(name: str, entries: Sequence[Mapping[str, Any]], victims: Sequence[Mapping[str, Any]]) -> str:
+    """Never 'private': broken by this attack, not broken by it, or no evidence either way."""
+    rung = entries[0]["rung"]
+    hits = sum(sum(victim["recovered"]) for victim in victims)
+    if not available()[name].needs.update:
+        return "what guessing gives, without any update"
+    if hits:
+        return f"broken at rung {rung} by {name}"
+    statuses = {entry["status"] for entry in entries}
+    if statuses == {"not_applicable"}:
+        return f"not applicable: {entries[0]['reason']}"
+    if "done" not in statuses:
+        return f"inconclusive: {name} " + ", ".join(sorted(statuses - {"not_applicable"}))
+    budget = ", ".join(f"{key} {value}" for key, value in entries[0]["budget"].items() if value is not None)
+    if not any(victim["figures"] for victim in victims):
+        return f"labels alone attacked at rung {rung} by {name}"
+    return f"not broken at rung {rung} by {name} with budget {budget or 'default'}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def baseline_pictures(experiment: Experiment, cell: Cell) -> Pictures:
+    """The mean public image, for the gallery's row of guesses."""
+    if experiment.dataset.modality != "image":
+        return {}
+    return {f"{cell.digest}/baseline/mean": experiment.public_data()[0].mean(0)}

@@ -1,0 +1,70 @@
+"""What a run leaves for its readers: results.json and the report, made from the finished cells on disk."""
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from fedsim.adversary import in_words
+from fedsim.outcome import summarise
+from fedsim.report import write_report
+from fedsim.scenario import Scenario
+from fedsim.store import SCHEMA_VERSION, RunFolder, load_tensors, read_json, write_json
+
+PACKAGES = (
+    "fedsim-leakage",
+    "flwr",
+    "ray",
+    "torch",
+    "numpy",
+    "tenseal",
+    "dp-accounting",
+    "scikit-learn",
+    "scikit-image",
+)
+
+
+def publish(folder: RunFolder, scenario: Scenario, engine: str) -> dict[str, Any]:
+    """Gather the cells in the scenario's order, write results.json and the report, return the results."""
+    cells, evidence, timings, pictures = [], {}, {}, {}
+    for cell in scenario.cells():
+        place = folder.cell(cell.digest)
+        cells.append({**read_json(place / "cell.json"), "threat_model": in_words(cell.scenario)})
+        measured = read_json(place / "measured.json")
+        evidence[cell.digest], timings[cell.digest] = measured["evidence"], measured["timings"]
+        for name in ("truth", "pictures"):
+            pictures |= load_tensors(place / f"{name}.safetensors")
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": scenario.model_dump(mode="json"),
+        "digest": scenario.digest,
+        "axes": {axis: list(labels) for axis, labels in (scenario.compare or {}).items()},
+        "cells": cells,
+        "summary": summarise(scenario, cells),
+        "evidence": evidence,
+        "timings": timings,
+        "environment": environment(engine),
+    }
+    write_json(folder.path / "results.json", results)
+    results = read_json(folder.path / "results.json")
+    write_report(results, {key: np.asarray(t.double()) for key, t in pictures.items()}, folder.path)
+    return dict(results)
+
+
+def environment(engine: str) -> dict[str, Any]:
+    """Versions, machine and date: what a rerun may differ in."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "engine": engine,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": versions,
+    }

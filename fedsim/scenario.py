@@ -1,0 +1,310 @@
+"""The scenario: one experiment as a typed, validated, immutable object, whose digest is the run's identity."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from attacks import available
+from attacks.losses import LOSSES
+from fedsim.names import nearest
+from strategies.client_dp import ClientDP
+from strategies.stack import Stack
+
+Defence = Annotated[ClientDP, Field()]
+"""Every defence that a protocol may hold, told apart by ``kind``."""
+
+Grant = Literal[
+    "batch_size",
+    "labels",
+    "value_range",
+    "learning_rate",
+    "local_steps",
+    "local_epochs",
+    "local_batch_size",
+    "public",
+    "public_labels",
+]
+"""What a threat model may grant besides the view; the words are those of ``attacks.Knowledge``."""
+
+
+class Part(BaseModel):
+    """A part of a scenario: immutable, and closed to fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Partition(Part):
+    """How the private examples are spread over the clients, by flwr-datasets' partitioners."""
+
+    kind: Literal["iid", "dirichlet", "shard", "pathological"] = "iid"
+    options: dict[str, Any] = {}
+    """Passed to the partitioner: ``alpha``, ``num_shards_per_partition``, ``num_classes_per_partition``..."""
+
+
+class Task(Part):
+    """Data, model and loss. ``dataset`` and ``model`` are registered names, paths, or dotted paths of your own."""
+
+    dataset: str = "digits"
+    data_options: dict[str, Any] = {}
+    model: str = "mlp"
+    model_options: dict[str, Any] = {}
+    loss: str | None = None
+    """A name from ``attacks.losses``; None takes the data set's own."""
+    partition: Partition = Partition()
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """Held out to measure accuracy; no client trains on it."""
+    public_fraction: float = Field(0.2, ge=0, lt=1)
+    """The adversary's public data: same distribution, disjoint from every client's."""
+
+    @model_validator(mode="after")
+    def _fractions_leave_private_data(self) -> Self:
+        if self.test_fraction + self.public_fraction >= 1:
+            raise ValueError(
+                f"test_fraction + public_fraction = {self.test_fraction + self.public_fraction:g}: "
+                "nothing is left for the clients; keep the sum below 1"
+            )
+        return self
+
+
+class Federation(Part):
+    """Who trains, on how much, how often."""
+
+    algorithm: Literal["fedsgd", "fedavg"] = "fedsgd"
+    """``fedsgd`` clients send the gradient of one batch; ``fedavg`` clients send trained minus received weights."""
+    clients: int = Field(4, ge=1)
+    cohort: int | None = Field(None, ge=1)
+    """Clients asked in each round; None asks all."""
+    rounds: int = Field(1, ge=1)
+    batch_size: int = Field(1, ge=1)
+    local_epochs: int = Field(1, ge=1)
+    local_steps: int | None = Field(None, ge=1)
+    """``fedavg`` only: stop each client after so many batches in a round."""
+    examples_per_client: int | None = Field(None, ge=1)
+    """Keep only so many of each client's examples."""
+    learning_rate: float = Field(0.1, gt=0)
+    server_learning_rate: float = Field(1.0, gt=0)
+    weighted: bool = True
+    """Weight the mean by each client's number of examples."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that an asked client does not answer in a round."""
+
+    @model_validator(mode="after")
+    def _cohort_fits(self) -> Self:
+        problems = []
+        if self.cohort is not None and self.cohort > self.clients:
+            problems.append(
+                f"cohort = {self.cohort}: larger than the federation of {self.clients} clients; "
+                f"ask at most {self.clients}"
+            )
+        if self.algorithm == "fedsgd" and (self.local_steps is not None or self.local_epochs != 1):
+            problems.append(
+                "local_steps/local_epochs: fedsgd sends one gradient; leave them out or set algorithm = 'fedavg'"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Adversary(Part):
+    """Who attacks, and what the threat model grants besides the view."""
+
+    kind: Literal["honest_but_curious"] = "honest_but_curious"
+    knows: tuple[Grant, ...] = (
+        "batch_size",
+        "value_range",
+        "learning_rate",
+        "local_steps",
+        "local_epochs",
+        "local_batch_size",
+        "public",
+        "public_labels",
+    )
+
+    @field_validator("knows")
+    @classmethod
+    def _in_a_fixed_order(cls, knows: tuple[Grant, ...]) -> tuple[Grant, ...]:
+        return tuple(sorted(set(knows)))
+
+
+class AttackBudget(Part):
+    """How hard each attack may try on one victim; None leaves it to the attack."""
+
+    iterations: int | None = Field(None, ge=1)
+    restarts: int | None = Field(None, ge=1)
+    seconds: float | None = Field(None, gt=0)
+    """Wall seconds; a run that hits this limit is not reproducible to the last digit."""
+
+
+class Attack(Part):
+    """One attack on the views of chosen rounds: round 1 is attacked on the untrained model."""
+
+    name: str
+    rounds: tuple[int, ...] = (1,)
+    victims: int = Field(1, ge=1)
+    """So many clients of the round's cohort, the first by number."""
+    budget: AttackBudget = AttackBudget()
+
+
+class Scenario(Part):
+    """One experiment. ``compare`` maps a field, or a dotted path such as ``federation.batch_size``, to labelled
+    values; the product of all axes, over all seeds, gives the cells of the run."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w .,:+-]+$")
+    task: Task = Task()
+    federation: Federation = Federation()
+    protocol: tuple[Defence, ...] = ()
+    adversary: Adversary = Adversary()
+    attacks: tuple[Attack, ...] = (Attack(name="analytic"),)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    compare: dict[str, dict[str, Any]] | None = None
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_by_name(cls, task: Any) -> Any:
+        return {"dataset": task} if isinstance(task, str) else task
+
+    @field_validator("adversary", mode="before")
+    @classmethod
+    def _adversary_by_name(cls, adversary: Any) -> Any:
+        return {"kind": adversary} if isinstance(adversary, str) else adversary
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _attacks_by_name(cls, attacks: Any) -> Any:
+        if not isinstance(attacks, list | tuple):
+            return attacks
+        return tuple({"name": attack} if isinstance(attack, str) else attack for attack in attacks)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _one_seed(cls, seeds: Any) -> Any:
+        return (seeds,) if isinstance(seeds, int) else seeds
+
+    @field_validator("compare", mode="before")
+    @classmethod
+    def _plain_values(cls, compare: Any) -> Any:
+        """Keep the labelled values as JSON, so that they round-trip and enter the digest."""
+        if not isinstance(compare, Mapping):
+            return compare
+        return {axis: {label: _plain(value) for label, value in labels.items()} for axis, labels in compare.items()}
+
+    @model_validator(mode="after")
+    def _everything_fits(self) -> Self:
+        problems = Stack(self.protocol).problems()
+        if self.task.loss is not None and self.task.loss not in LOSSES:
+            problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
+        for index, attack in enumerate(self.attacks):
+            if attack.name not in available():
+                problems.append(f"attacks.{index}.name = {nearest(attack.name, available())}")
+            late = [r for r in attack.rounds if not 1 <= r <= self.federation.rounds]
+            if late or not attack.rounds:
+                problems.append(
+                    f"attacks.{index}.rounds = {attack.rounds}: the federation has rounds 1 to "
+                    f"{self.federation.rounds}; name some of these"
+                )
+        if len({attack.name for attack in self.attacks}) < len(self.attacks):
+            problems.append("attacks: the same attack is named twice; give it several rounds instead")
+        if len(set(self.seeds)) < len(self.seeds):
+            problems.append(f"seeds = {self.seeds}: a seed is named twice, which would count its result twice")
+        if problems:
+            raise ValueError("; ".join(problems))
+        if self.compare is not None:
+            self._check_axes(self.compare)
+            self.cells()
+        return self
+
+    def _check_axes(self, compare: Mapping[str, Mapping[str, Any]]) -> None:
+        for axis, labels in compare.items():
+            if axis.split(".")[0] not in {"task", "federation", "protocol", "adversary", "attacks"}:
+                raise ValueError(f"compare.{axis}: compare task, federation, protocol, adversary or attacks")
+            if not labels:
+                raise ValueError(f"compare.{axis}: has no values; name at least one, or leave the axis out")
+
+    def cells(self) -> tuple["Cell", ...]:
+        """The experiments to run: each combination of compared values with each seed."""
+        axes = self.compare or {}
+        plain = self.model_dump(mode="json", exclude={"compare", "seeds"})
+        cells = []
+        for combination in itertools.product(*(labels.items() for labels in axes.values())):
+            changed = json.loads(json.dumps(plain))
+            for axis, (_, value) in zip(axes, combination, strict=True):
+                _replace(changed, axis, value)
+            labels = dict(zip(axes, (label for label, _ in combination), strict=True))
+            try:
+                cells += [Cell(labels, Scenario(**changed, seeds=(seed,))) for seed in self.seeds]
+            except ValidationError as error:
+                raise ValueError(f"compare {labels}: " + "; ".join(explain(error))) from None
+        return tuple(cells)
+
+    @property
+    def attacked_rounds(self) -> frozenset[int]:
+        """Rounds of which the view must keep the arrays."""
+        return frozenset(round for attack in self.attacks for round in attack.rounds)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every field: two runs with the same digest are the same experiment."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Read the same fields from a TOML file."""
+        return cls(**tomllib.loads(path.read_text()))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of compared values with one seed; ``scenario`` has that seed alone and no ``compare``."""
+
+    labels: Mapping[str, str]
+    scenario: Scenario
+
+    @property
+    def seed(self) -> int:
+        """The cell's only seed."""
+        return self.scenario.seeds[0]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the cell, whichever scenario it belongs to."""
+        return self.scenario.digest
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line a problem: the field, the value, what is wrong with it."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        reason = problem["msg"].removeprefix("Value error, ")
+        value = problem["input"]
+        shown = f" = {value!r}" if where and isinstance(value, str | int | float | bool | None) else ""
+        lines.append(f"{where}{shown}: {reason}" if where else reason)
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _replace(plain: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        if not isinstance(plain.get(parent), dict):
+            raise ValueError(f"compare.{path}: no such field in the scenario")
+        plain = plain[parent]
+    plain[last] = value

@@ -1,0 +1,197 @@
+"""The run folder: views, truths, claims and figures on disk, without pickle, each file written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from attacks.view import Message, Update, View
+from fedsim.experiment import Experiment
+from fedsim.federation import Training
+from fedsim.scenario import Scenario
+
+SCHEMA_VERSION = 1
+
+
+class StoreError(ValueError):
+    """A run folder that cannot be used as asked; one line that says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one scenario's run."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, scenario: Scenario) -> "RunFolder":
+        """Claim ``path`` for ``scenario``: a new or empty folder, or one that already holds the same scenario."""
+        with _one_line(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK):
+                raise StoreError(f"out = {path}: not writable; choose another folder with --out")
+            claim = path / "scenario.json"
+            if claim.exists():
+                held = cls.scenario_of(path)
+                if held.digest != scenario.digest:
+                    raise StoreError(
+                        f"out = {path}: holds another scenario ({held.name!r}, digest {held.digest[:12]}, "
+                        f"this one is {scenario.digest[:12]}); choose another folder with --out"
+                    )
+            elif any(path.iterdir()):
+                raise StoreError(f"out = {path}: not empty, and no run of fedsim; choose another folder with --out")
+            else:
+                write_json(claim, {"schema_version": SCHEMA_VERSION, "scenario": scenario.model_dump(mode="json")})
+        return cls(path)
+
+    @staticmethod
+    def scenario_of(path: Path) -> Scenario:
+        """The scenario whose run ``path`` holds."""
+        claim = path / "scenario.json"
+        if not claim.is_file():
+            raise StoreError(f"{path}: no run folder (it has no scenario.json)")
+        content = read_json(claim)
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise StoreError(f"{path}: schema {content.get('schema_version')}, this is {SCHEMA_VERSION}; run again")
+        return Scenario(**content["scenario"])
+
+    def cell(self, digest: str) -> Path:
+        """The folder of one cell."""
+        return self.path / "cells" / digest[:16]
+
+
+def save_training(
+    folder: Path, experiment: Experiment, training: Training, view: View, measured: Mapping[str, Any]
+) -> None:
+    """Store a trained cell: history, final weights, the server's view, and last what was measured on the way."""
+    save_view(folder, view)
+    save_tensors(folder / "model.safetensors", training.state)
+    write_json(
+        folder / "training.json",
+        {"scenario": experiment.scenario.model_dump(mode="json"), "history": list(training.history)},
+    )
+    write_json(folder / "measured.json", measured)
+
+
+def load_training(folder: Path) -> Training:
+    """Read back what ``save_training`` stored."""
+    return Training(tuple(read_json(folder / "training.json")["history"]), load_file(folder / "model.safetensors"))
+
+
+def save_view(folder: Path, view: View) -> None:
+    """Store a view. Plain arrays are stored once, as broadcasts and updates; messages keep what else they carried."""
+    tensors: dict[str, Tensor] = {}
+    for digest, state in view.broadcasts.items():
+        tensors |= {f"broadcast/{digest}/{name}": tensor for name, tensor in state.items()}
+    updates = []
+    for index, update in enumerate(view.updates):
+        tensors |= {f"update/{index}/{name}": tensor for name, tensor in update.arrays.items()}
+        tensors |= {f"buffers/{index}/{name}": tensor for name, tensor in update.buffers.items()}
+        fields = ("round", "client", "kind", "base", "contributors")
+        updates.append({**{name: getattr(update, name) for name in fields}, "side": dict(update.side)})
+    messages = []
+    for message in view.messages:
+        fields = ("round", "client", "direction", "stage", "form", "bytes", "error")
+        rest = {"metrics": _plain(message.metrics), "configs": _plain(message.configs)}
+        messages.append({**{name: getattr(message, name) for name in fields}, **rest})
+    save_tensors(folder / "view.safetensors", tensors)
+    write_json(folder / "view.json", {"party": view.party, "updates": updates, "messages": messages})
+
+
+def load_view(folder: Path, model: nn.Module) -> View:
+    """Read back a view; ``model`` is the architecture, which the scenario names."""
+    content, tensors = read_json(folder / "view.json"), load_file(folder / "view.safetensors")
+
+    def group(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+    digests = {key.split("/")[1] for key in tensors if key.startswith("broadcast/")}
+    return View(
+        party=content["party"],
+        model=model,
+        broadcasts={digest: group(f"broadcast/{digest}/") for digest in sorted(digests)},
+        messages=tuple(Message(**message) for message in content["messages"]),
+        updates=tuple(
+            Update(arrays=group(f"update/{index}/"), buffers=group(f"buffers/{index}/"), **update)
+            for index, update in enumerate(content["updates"])
+        ),
+    )
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Store named tensors, whole or not at all."""
+    with _whole(path) as temporary:
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, temporary)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors; none where the file was left out."""
+    return load_file(path) if path.exists() else {}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; a value that is not finite becomes null."""
+    text = json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False)
+    with _whole(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, naming the file when it is not."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); run again with --resume") from None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place once it is complete."""
+    with _one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        os.close(handle)
+        try:
+            yield Path(name)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals (read-only, full, a file in the way) into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another folder or make room"
+        ) from None
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            raise StoreError(f"{path}: cannot be written ({error}); choose another folder or make room") from None
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: floats that are not finite become None, bytes their length."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, bytes):
+        return {"bytes": len(value)}
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    return value
