@@ -70,11 +70,8 @@ class Defence(Protocol):
     """One layer around an update. Implementations are frozen dataclasses with a literal ``kind``."""
 
     stage: ClassVar[Stage]
-
-    @property
-    def kind(self) -> str:
-        """The name that scenarios use, and the prefix of this defence's evidence."""
-        ...
+    kind: str
+    """The name that scenarios use, and the prefix of this defence's evidence."""
 
     def problems(self) -> list[str]:
         """Every invalid field as ``field = value: reason; remedy``; empty when there is none."""
