@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attacks import available
-from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
+from fedsim.report.blocks import Block, Bullets, Code, Folded, Prose, Section, Table
 from fedsim.report.reading import Json, Setting, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, RUNGS, counted, epsilon, finite, listed, number, plain, size
@@ -43,17 +43,18 @@ def privacy(context: Context) -> Section:
         )
     fields = [(key, words) for key, words in STATEMENT if any(key in statement for statement in found.values())]
     known = {key for key, _ in STATEMENT}
-    fields += [(key, key.replace("_", " ")) for key in unique(k for s in found.values() for k in s) if key not in known]
+    fields += [(key, key.replace("_", " ")) for key in sorted({k for s in found.values() for k in s} - known)]
     rows = [
         [words, *(epsilon(s) if key == "epsilon" else plain(s.get(key)) for s in found.values())]
         for key, words in fields
     ]
-    without = [p for p in results.protocols if p not in found]
+    without = [f"“{protocol}”" for protocol in results.protocols if protocol not in found]
     blocks: list[Block] = [
         Table("The statement behind each epsilon", ["", *found], rows),
         Prose(
             "Epsilon bounds what any attack could learn, however strong, on the assumptions in the table. The leakage "
-            "figures above are what particular attacks did learn. The one is an upper bound, the other a lower bound.",
+            "figures above are what particular attacks did learn. The one is an upper bound, the other a lower bound. "
+            "An epsilon far above 10 bounds next to nothing, even where no attack here succeeded.",
         ),
     ]
     if without:
@@ -95,36 +96,29 @@ def side_channels(context: Context) -> Section:
 def cost(context: Context) -> Section:
     """Bytes on the wire and accuracy lost, against the first protocol."""
     results = context.results
-    rows: list[list[object]] = []
-    several = len(results.settings) > 1
+    head = ["protocol", "sent up", "times the first", "sent down", "accuracy", "change"]
+    tables: list[Block] = []
     for setting in results.settings:
-        reference = results.protocols[0] if results.protocols else ""
-        base = mean(results.accuracy_of(reference, setting))
-        bytes_base = _cost(context, reference, setting, "bytes_up_per_client_round")
-        for protocol in results.protocols:
-            up = _cost(context, protocol, setting, "bytes_up_per_client_round")
-            down = _cost(context, protocol, setting, "bytes_down_per_client_round")
-            accuracy = mean(results.accuracy_of(protocol, setting))
-            if up is None and accuracy is None:
-                continue
-            factor = f"× {number(up / bytes_base)}" if up is not None and bytes_base else MISSING
-            delta = MISSING
-            if accuracy is not None and base is not None and protocol != reference:
-                delta = f"{100 * (accuracy - base):+.1f} points".replace("-", "−")
-            accuracy_text = MISSING if accuracy is None else f"{100 * accuracy:.1f} %"
-            label = [setting_name(setting)] if several else []
-            rows.append([context.swatch(protocol), *label, size(up), factor, size(down), accuracy_text, delta])
-    head = [
-        "protocol",
-        *(["setting"] if several else []),
-        "sent up",
-        "against first",
-        "sent down",
-        "accuracy",
-        "change",
-    ]
-    table = Table("Cost for each client and round, and in accuracy", head, rows, tuple(head[-5:]))
-    return Section("cost", "Cost", [table] if rows else [Prose("No cell finished, so there is no cost to state.")])
+        rows = [_cost_row(context, protocol, its) for protocol, its in results.combinations if its == setting]
+        on = f" on {setting_name(setting)}" if setting_name(setting) else ""
+        tables.append(Table(f"Cost for each client and round, and in accuracy{on}", head, rows, head[1:]))
+    return Section("cost", "Cost", tables or [Prose("Nothing was run, so there is no cost to state.")])
+
+
+def _cost_row(context: Context, protocol: str, setting: Setting) -> list[object]:
+    results = context.results
+    first = results.protocols[0]
+    up, down, base = (
+        _cost(context, name, setting, f"bytes_{way}_per_client_round")
+        for name, way in ((protocol, "up"), (protocol, "down"), (first, "up"))
+    )
+    reached, reference = mean(results.accuracy_of(protocol, setting)), mean(results.accuracy_of(first, setting))
+    factor = f"× {number(up / base)}" if up is not None and base else MISSING
+    change = MISSING
+    if reached is not None and reference is not None and protocol != first:
+        change = f"{100 * (reached - reference):+.1f} points".replace("-", "−")
+    accuracy = MISSING if reached is None else f"{100 * reached:.1f} %"
+    return [context.swatch(protocol), size(up), factor, size(down), accuracy, change]
 
 
 def _cost(context: Context, protocol: str, setting: Setting, key: str) -> float | None:
@@ -187,7 +181,7 @@ def limits(context: Context) -> Section:
 
 
 def _labels(cell: Json) -> str:
-    labels = ", ".join(str(label) for label in (cell.get("labels") or {}).values())
+    labels = ", ".join(str(label) for _, label in sorted((cell.get("labels") or {}).items()))
     return f"{labels}, seed {cell.get('seed')}" if labels else f"seed {cell.get('seed')}"
 
 
@@ -238,7 +232,7 @@ def _facts(context: Context, content: Any, title: str) -> list[Block]:
     rows = [[names.get(where, where), key, plain(value)] for where, key, value in _flat(content)]
     if all(row[0] == "" for row in rows):
         return [Table(title.capitalize(), ["", "value"], [row[1:] for row in rows], tone="words")]
-    return [Table(title.capitalize(), ["where", "what", "value"], _grouped(rows), tone="words")]
+    return [Table(title.capitalize(), ["where", "what", "value"], rows, tone="words")]
 
 
 def _flat(content: Any) -> list[tuple[str, str, Any]]:
@@ -247,7 +241,7 @@ def _flat(content: Any) -> list[tuple[str, str, Any]]:
 
     def walk(where: str, path: tuple[str, ...], value: Any) -> None:
         if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
-            for key, item in value.items():
+            for key, item in sorted(value.items()):
                 walk(where, (*path, str(key)), item)
         else:
             leaves.append((where, ".".join(path), value))
@@ -258,13 +252,3 @@ def _flat(content: Any) -> list[tuple[str, str, Any]]:
         else:
             leaves.append(("", str(key), value))
     return leaves
-
-
-def _grouped(rows: list[list[str]]) -> list[list[object]]:
-    """The same rows, a repeated first column left blank."""
-    previous = None
-    grouped: list[list[object]] = []
-    for where, what, value in rows:
-        grouped.append([Cell("" if where == previous else where), what, value])
-        previous = where
-    return grouped

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import ClassVar
 
 import jinja2
@@ -89,7 +90,10 @@ class Cell(Block):
 
 @dataclass(frozen=True)
 class Table(Block):
-    """A table in a box of its own that scrolls; columns whose title is in ``numeric`` are set right."""
+    """A table in a box of its own that scrolls; columns whose title is in ``numeric`` are set right.
+
+    Rows that follow one another with equal first cells share it.
+    """
 
     caption: str
     head: Sequence[str]
@@ -102,13 +106,21 @@ class Table(Block):
         """The rows with every plain value made a cell."""
         return [[value if isinstance(value, Cell) else Cell(value) for value in row] for row in self.rows]
 
+    @property
+    def heights(self) -> list[int]:
+        """How many rows the first cell of each row spans; 0 where an earlier one does."""
+        groups = (len(list(group)) for _, group in groupby(row[0] for row in self.cells))
+        return [height for size in groups for height in (size, *[0] * (size - 1))]
+
     template = """<div class="scroll {{ b.tone }}" role=region tabindex=0 aria-label="{{ b.caption }}"><table>
 <caption>{{ b.caption }}</caption>
 <thead><tr>{% for title in b.head %}<th scope=col{% if title in b.numeric %} class=num{% endif %}>{{ title }}</th>\
 {% endfor %}</tr></thead>
 <tbody>
 {% for row in b.cells %}
-<tr>{% for cell in row %}{% if loop.first %}<th scope=row>{{ cell }}</th>{% else %}\
+{% set height = b.heights[loop.index0] %}
+<tr>{% for cell in row %}{% if loop.first %}{% if height %}<th{% if height > 1 %} scope=rowgroup rowspan={{ height }}\
+{% else %} scope=row{% endif %}>{{ cell }}</th>{% endif %}{% else %}\
 <td{% if cell.span > 1 %} colspan={{ cell.span }}{% elif b.head[loop.index0] in b.numeric %} class=num{% endif %}>\
 {{ cell }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}

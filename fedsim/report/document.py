@@ -63,20 +63,12 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
 
 
 def question(results: Results) -> str:
-    """What the run asks, in one sentence."""
+    """What the run asks, in two sentences."""
     task = results.scenario.get("task") or {}
-    data = [str(label) for label in (results.raw.get("axes") or {}).get("task", [])] or [
-        str(task.get("dataset", "data"))
-    ]
-    protocols = results.protocols
-    under = (
-        f"under {listed(protocols)}"
-        if len(protocols) > 1
-        else f"with the protocol “{protocols[0]}”"
-        if protocols
-        else ""
-    )
+    axes = results.raw.get("axes") or {}
+    data = [str(label) for label in axes.get("task", [])] or [str(task.get("dataset", "data"))]
     seeds = counted(len(results.scenario.get("seeds") or []), "seed")
     return (
-        f"What can the server rebuild of the clients' {listed(data)} from the updates it receives, {under}? ({seeds})"
+        f"What can the server rebuild of its clients' {listed(data)} from the updates it receives? "
+        f"Compared: {listed(results.protocols) or 'no protocol'}; {seeds}."
     )

@@ -9,7 +9,7 @@ from fedsim.report.blocks import Band, Block, Gallery, Heading, Prose, Swatch, T
 from fedsim.report.palette import Mark
 from fedsim.report.reading import Hit, Results, Setting, Target
 from fedsim.report.tiles import Pictures
-from fedsim.report.wording import measure
+from fedsim.report.wording import MISSING, measure
 
 COLUMNS = 5
 RULE = (
@@ -106,8 +106,8 @@ def _guess(
         return []
     tiles = []
     for target in targets:
-        values = [row[target].baseline.get("psnr_mean_image") for row in rows if target in row]
-        value = measure("psnr", values[0] if values else None)
+        guessed = next(row[target].baseline for row in rows if target in row)
+        value = measure("psnr", next((v for name, v in guessed.items() if name.startswith("psnr_mean")), None))
         tiles.append(
             Tile(
                 f"Guess without any update for {_about(target)}: the mean public image, PSNR {value} dB",
@@ -132,34 +132,30 @@ def _claims(
     protocol, setting = combination
     name = Swatch(protocol, marks[protocol])
     records = results.attacks_of(protocol, setting).get(which, [])
-    reason = why_empty(results, protocol, setting, records)
-    if reason and not any(hit.stem and f"{hit.stem}/claim" in pictures for hit in hits.values()):
-        return Band(name, reason=reason)
+    reason = status(results, protocol, setting, records)
+    if not any(hit.stem and f"{hit.stem}/claim" in pictures for hit in hits.values()):
+        return Band(name, reason=reason or "no claim")
     tiles = []
     for target in targets:
         hit = hits.get(target, Hit(None, {}, {}))
         psnr, ssim = measure("psnr", hit.figures.get("psnr")), measure("ssim", hit.figures.get("ssim"))
-        moved = _elsewhere(pictures, target, hit, rows)
-        tiles.append(
-            Tile(
-                f"Rebuilt under {protocol}: {_about(target)}, PSNR {psnr} dB, SSIM {ssim}",
-                None if moved else pictures.uri(f"{hit.stem}/claim"),
-                ("another target",) if moved else (f"{psnr} dB", f"SSIM {ssim}"),
-            )
-        )
+        if f"{hit.stem}/claim" not in pictures or ("psnr" in hit.figures and psnr == MISSING):
+            tiles.append(Tile(f"No claim under {protocol}: {_about(target)}", None, ("no claim",)))
+        elif _elsewhere(pictures, target, hit, rows):
+            tiles.append(Tile(f"Another target under {protocol}: not {_about(target)}", None, ("another target",)))
+        else:
+            alt = f"Rebuilt under {protocol}: {_about(target)}, PSNR {psnr} dB, SSIM {ssim}"
+            tiles.append(Tile(alt, pictures.uri(f"{hit.stem}/claim"), (f"{psnr} dB", f"SSIM {ssim}")))
     return Band(name, reason, tiles)
 
 
-def why_empty(results: Results, protocol: str, setting: Setting, records: Sequence[Mapping[str, Any]]) -> str:
+def status(results: Results, protocol: str, setting: Setting, records: Sequence[Mapping[str, Any]]) -> str:
     """Why an attack's row is empty or doubtful, in one line; empty where all is well."""
     for record in records:
-        status = str(record.get("status"))
-        if status != "done":
-            return status.replace("_", " ") + (f": {record['reason']}" if record.get("reason") else "")
-    cells = results.cells_of(protocol, setting)
-    if cells and all(cell.get("status") == "failed" for cell in cells):
-        return f"the run failed: {cells[0].get('cause') or 'no cause given'}"
-    return "" if records else "not run"
+        word = str(record.get("status"))
+        if word != "done":
+            return word.replace("_", " ") + (f": {record['reason']}" if record.get("reason") else "")
+    return results.lost(protocol, setting) or ("" if records else "not run")
 
 
 def _elsewhere(pictures: Pictures, target: Target, hit: Hit, rows: Sequence[Mapping[Target, Hit]]) -> bool:

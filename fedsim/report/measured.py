@@ -2,10 +2,22 @@
 
 from fedsim.report import plots
 from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Section, Table
-from fedsim.report.gallery import why_empty
+from fedsim.report.gallery import status
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name
 from fedsim.report.sections import Context
-from fedsim.report.wording import METRICS, MISSING, counted, finite, interval, measure, number, share
+from fedsim.report.wording import (
+    KNOWLEDGE,
+    METRICS,
+    MISSING,
+    counted,
+    finite,
+    interval,
+    listed,
+    measure,
+    number,
+    plain,
+    share,
+)
 
 
 def leakage(context: Context) -> Section:
@@ -20,52 +32,71 @@ def leakage(context: Context) -> Section:
         )
     ]
     head = ["protocol", "attack", "metric", "median", "most leaked", "guessing", "> 20 dB", "> 30 dB", "> 40 dB",
-            "labels right", "n"]  # fmt: skip
+            "labels right"]  # fmt: skip
     for setting in results.settings:
-        rows: list[list[object]] = []
-        for protocol in results.protocols:
-            rows += _leakage_rows(context, protocol, setting)
+        rows = [row for p, its in results.combinations if its == setting for row in _leakage_rows(context, p, its)]
         title = setting_name(setting)
         blocks.append(Table(f"Leakage{f' on {title}' if title else ''}", head, rows, tuple(head[3:])))
+    blocks += [Heading("The attacks"), _attacks(results)]
     return Section("leakage", "Leakage in figures", blocks)
+
+
+def _attacks(results: Results) -> Table:
+    """What each attack claims to do, what it was told, how hard it tried, and whether it won the case it must win."""
+    seen: dict[str, list[Json]] = {}
+    for record in results.attacks:
+        seen.setdefault(str(record.get("name")), []).append(record)
+    rows: list[list[object]] = []
+    for name, records in seen.items():
+        first = records[0]
+        proofs = {record.get("sanity") for record in records}
+        won = "lost" if False in proofs else "won" if True in proofs else MISSING
+        knows = listed([KNOWLEDGE.get(str(k), str(k)) for k in first.get("knowledge") or []])
+        budget = {k: v for k, v in sorted((first.get("budget") or {}).items()) if v is not None}
+        claim = Cell(str(first.get("claim") or MISSING), str(first.get("paper") or ""))
+        rows.append([name, claim, knows or "nothing besides the view", plain(budget) if budget else "its default", won])
+    head = ["attack", "what it recovers", "what it was told", "budget", "sanity case"]
+    return Table("One that loses its sanity case proves nothing elsewhere", head, rows, tone="words")
 
 
 def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[list[object]]:
     """One row a summary entry; where an attack gave none, one row that says why."""
     results, rows = context.results, []
+    swatch = context.swatch(protocol)
     for (name, round), records in results.attacks_of(protocol, setting).items():
-        attack = Cell(f"{name} @ {records[0].get('rung')}", f"round {round}")
+        label, reason = f"{name} @ {records[0].get('rung')}", status(results, protocol, setting, records)
         entries = [
-            s for s in results.summary_of(protocol, setting) if (s.get("attack"), s.get("round")) == (name, round)
+            entry
+            for entry in results.summary_of(protocol, setting)
+            if (entry.get("attack"), entry.get("round")) == (name, round) and finite(entry.get("median")) is not None
         ]
-        reason = why_empty(results, protocol, setting, records)
-        doubt = "the attack lost its own sanity case" if any(r.get("sanity") is False for r in records) else ""
-        diverged = sum(int(v.get("diverged") or 0) for r in records for v in r.get("victims") or [])
-        doubt = doubt or (f"{counted(diverged, 'restart')} diverged" if diverged else "")
-        labels = Cell(*_labels(records))
-        for entry in entries if any(finite(e.get("median")) is not None for e in entries) else []:
-            metric, fractions = str(entry.get("metric")), entry.get("fractions") or {}
-            unit = f", {entry['unit']}" if entry.get("unit") else ""
-            rows.append(
-                [
-                    context.swatch(protocol),
-                    Cell(attack.text, "; ".join(filter(None, [attack.note, reason, doubt]))),
-                    f"{METRICS.get(metric, metric.replace('_', ' '))}{unit}",
-                    interval(metric, entry),
-                    measure(metric, entry.get("worst")),
-                    Cell(measure(metric, entry.get("baseline")), str(entry.get("baseline_name") or "")),
-                    *(share(fractions.get(level)) for level in ("20", "30", "40")),
-                    labels,
-                    number(entry.get("n")),
-                ]
-            )
-            labels = Cell("")
-        if labels.text != "" and not (reason == "" and rows):
-            rows.append([context.swatch(protocol), attack, Cell(reason or "no figure", span=9)])
-    cells = results.cells_of(protocol, setting)
-    if not rows and cells:
-        rows.append([context.swatch(protocol), MISSING, Cell(why_empty(results, protocol, setting, []), span=9)])
-    return rows
+        right, guess = _labels(records)
+        attack = Cell(label, "; ".join(filter(None, [f"round {round}", reason, _doubt(records)])))
+        for i, entry in enumerate(entries):
+            rows.append([swatch, attack, *_figures(entry), "" if i else Cell(right, guess)])
+        if not entries and right != MISSING:
+            rows.append([swatch, attack, Cell("labels only", reason, span=7), Cell(right, guess)])
+        elif not entries:
+            rows.append([swatch, Cell(label, f"round {round}"), Cell(reason or "no figure", span=8)])
+    return rows or [[swatch, MISSING, Cell(results.lost(protocol, setting) or "no attack was run", span=8)]]
+
+
+def _figures(entry: Json) -> list[object]:
+    """Metric, median with interval, worst case, baseline, and the shares above 20, 30 and 40 dB."""
+    metric, fractions = str(entry.get("metric")), entry.get("fractions") or {}
+    return [
+        Cell(METRICS.get(metric, metric.replace("_", " ")), "in dB" if entry.get("unit") == "dB" else ""),
+        Cell(interval(metric, entry), f"n = {number(entry.get('n'))}"),
+        measure(metric, entry.get("worst")),
+        Cell(measure(metric, entry.get("baseline")), str(entry.get("baseline_name") or "")),
+        *(share(fractions.get(level)) for level in ("20", "30", "40")),
+    ]
+
+
+def _doubt(records: list[Json]) -> str:
+    """What weakens an attack's figures: restarts that diverged."""
+    diverged = sum(int(victim.get("diverged") or 0) for record in records for victim in record.get("victims") or [])
+    return f"{counted(diverged, 'restart')} diverged" if diverged else ""
 
 
 def _labels(records: list[Json]) -> tuple[str, str]:
@@ -103,7 +134,7 @@ def utility(context: Context) -> Section:
             drawings.append(
                 context.plot(
                     f"accuracy-{i + 1}",
-                    lambda c=curves: plots.accuracy_per_round(c, context.marks, None),
+                    lambda c=curves: plots.accuracy_per_round(c, context.marks),
                     f"Accuracy per round. {told}.",
                     "Mean over seeds; the band is the range over seeds. Round 0 is the untrained model.",
                 )

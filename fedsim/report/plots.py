@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -13,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedsim.report.palette import GRID, INK, PAPER, QUIET, Mark
-from fedsim.report.wording import number
 
 STYLE = {
     "svg.fonttype": "none",
@@ -39,6 +39,9 @@ STYLE = {
     "path.simplify": False,
 }
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.6)), (0, (5, 2, 1, 2)))
+Fill = Literal["full", "none", "left", "bottom"]
+FILLS: tuple[Fill, ...] = ("full", "none", "left", "bottom")
+"""How markers tell attacks apart: their colour and shape tell the protocol."""
 CEILING = 60.0
 """dB above which two 8-bit pictures no longer differ; higher figures are drawn here, with their number."""
 
@@ -55,62 +58,57 @@ class Point:
 
 def leakage_against_noise(points: list[Point], marks: Mapping[str, Mark], baseline: float | None, axis: str) -> Figure:
     """Leakage per attack above, accuracy below, over the noise multiplier; protocols without noise stand left."""
-    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
+    figure = Figure(figsize=(4.6, 5.3), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.8, 1))
     places = _places(points)
     attacks = list(dict.fromkeys(attack for point in points for attack in point.leakage))
-    for attack, dash in zip(attacks, DASHES * len(attacks), strict=False):
-        drawn = [(places[p.protocol], p, p.leakage[attack]) for p in points if attack in p.leakage]
-        heights = [min(middle, CEILING) for _, _, (_, middle, _) in drawn]
-        noisy = [(x, y) for (x, p, _), y in zip(drawn, heights, strict=True) if p.noise]
-        above.plot(*zip(*noisy, strict=True) if noisy else ((), ()), color=QUIET, linestyle=dash, linewidth=1.3)
-        above.plot([], [], color=QUIET, linestyle=dash, label=attack)
-        for (x, point, (low, middle, high)), y in zip(drawn, heights, strict=True):
-            _interval(above, x, (min(low, CEILING), y, min(high, CEILING)), marks[point.protocol])
-            if middle > CEILING:
-                text = "" if math.isinf(middle) else f"{middle:.0f}"
-                above.annotate(f"↑ {text or '∞'}", (x, y), (7, 0), textcoords="offset points", va="center", fontsize=9)
+    for i, attack in enumerate(attacks):
+        dash, fill = DASHES[i % len(DASHES)], FILLS[i % len(FILLS)]
+        seen = [(places[p.protocol], p) for p in points if attack in p.leakage]
+        noisy = [(x, min(p.leakage[attack][1], CEILING)) for x, p in seen if p.noise]
+        above.plot([x for x, _ in noisy], [y for _, y in noisy], color=QUIET, linestyle=dash, linewidth=1.2)
+        above.plot([], [], color=QUIET, linestyle=dash, marker="o", label=attack, **_filled(fill, QUIET))
+        for x, point in seen:
+            low, middle, high = (min(value, CEILING) for value in point.leakage[attack])
+            _interval(above, x, (low, middle, high), marks[point.protocol], fill)
+            if point.leakage[attack][1] > CEILING:
+                above.annotate(
+                    f"↑ {point.leakage[attack][1]:.0f}", (x, middle), (8, 0), textcoords="offset points", va="center"
+                )  # fmt: skip
     if baseline is not None:
-        above.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="guessing, no update")
+        above.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="guessing, without an update")
     above.set_ylabel(axis)
-    above.legend(fontsize=9, loc="upper right", handlelength=2.4)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9, handlelength=2.6)
     for point in points:
         if point.accuracy:
-            _interval(below, places[point.protocol], point.accuracy, marks[point.protocol])
+            _interval(below, places[point.protocol], point.accuracy, marks[point.protocol], "full")
     below.set_ylabel("accuracy")
     below.set_ylim(0, 1.04)
     below.set_xticks(
-        [places[p.protocol] for p in points], [number(p.noise, 2) if p.noise else _wrapped(p.protocol) for p in points]
+        [places[p.protocol] for p in points], [f"{p.noise:g}" if p.noise else _wrapped(p.protocol) for p in points]
     )
     below.set_xlim(-0.4, max(places.values()) + 0.6)
     below.set_xlabel("noise multiplier (noise ÷ clipping norm, log scale)" if any(p.noise for p in points) else "")
     return figure
 
 
-def accuracy_per_round(
-    curves: Mapping[str, Mapping[int, list[float]]], marks: Mapping[str, Mark], baseline: float | None
-) -> Figure:
+def accuracy_per_round(curves: Mapping[str, Mapping[int, list[float]]], marks: Mapping[str, Mark]) -> Figure:
     """Mean accuracy over seeds after each round, the range over seeds shaded."""
-    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 5.3), layout="constrained")
     axes = figure.subplots()
     for protocol, curve in curves.items():
         mark, rounds = marks[protocol], list(curve)
-        means = [sum(values) / len(values) for values in curve.values()]
-        axes.fill_between(
-            rounds, [min(v) for v in curve.values()], [max(v) for v in curve.values()], color=mark.colour, alpha=0.15,
-            linewidth=0,
-        )  # fmt: skip
+        low, high = [min(values) for values in curve.values()], [max(values) for values in curve.values()]
+        axes.fill_between(rounds, low, high, color=mark.colour, alpha=0.15, linewidth=0)
         axes.plot(
-            rounds, means, color=mark.colour, marker=mark.code, markersize=6, markeredgecolor=PAPER, linewidth=1.5,
-            label=protocol, markevery=max(1, len(rounds) // 12),
+            rounds, [sum(values) / len(values) for values in curve.values()], color=mark.colour, marker=mark.code,
+            markersize=6, markeredgecolor=PAPER, linewidth=1.5, label=protocol, markevery=max(1, len(rounds) // 12),
         )  # fmt: skip
-    if baseline is not None:
-        axes.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="always the most frequent label")
     axes.set_xlabel("round")
     axes.set_ylabel("accuracy on held-out data")
     axes.set_ylim(0, 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
     return figure
 
 
@@ -123,10 +121,21 @@ def _places(points: list[Point]) -> dict[str, float]:
     return places | {protocol: len(quiet) + 0.15 + noise - least for protocol, noise in noises.items()}
 
 
-def _interval(axes: Axes, x: float, span: tuple[float, float, float], mark: Mark) -> None:
+def _interval(axes: Axes, x: float, span: tuple[float, float, float], mark: Mark, fill: Fill) -> None:
     """A marker with its interval."""
     axes.plot([x, x], [span[0], span[2]], color=mark.colour, linewidth=2, solid_capstyle="butt")
-    axes.plot([x], [span[1]], marker=mark.code, color=mark.colour, markersize=9, markeredgecolor=PAPER)
+    axes.plot([x], [span[1]], marker=mark.code, color=mark.colour, markersize=8.5, **_filled(fill, mark.colour))
+
+
+def _filled(fill: Fill, colour: str) -> dict[str, Any]:
+    """How a marker is filled; a hollow one covers what lies behind it."""
+    hollow = fill == "none"
+    return {
+        "fillstyle": "full" if hollow else fill,
+        "markerfacecolor": PAPER if hollow else colour,
+        "markerfacecoloralt": PAPER,
+        "markeredgewidth": 1.4,
+    }
 
 
 def _wrapped(text: str) -> str:

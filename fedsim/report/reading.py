@@ -10,7 +10,7 @@ from fedsim.report.wording import finite
 
 Json = Mapping[str, Any]
 Setting = tuple[tuple[str, str], ...]
-"""The labels of every compared axis but the protocol, in axis order."""
+"""The labels of every compared axis but the protocol: the task first, the others by name."""
 
 PROTOCOL = "protocol"
 
@@ -74,9 +74,8 @@ class Results:
     def setting_of(self, entry: Json) -> Setting:
         """The labels of the other axes."""
         labels = entry.get("labels") or {}
-        axes = [axis for axis in (self.raw.get("axes") or {}) if axis in labels]
-        rest = [axis for axis in labels if axis not in axes]
-        return tuple((str(axis), str(labels[axis])) for axis in [*axes, *rest] if axis != PROTOCOL)
+        axes = sorted((axis for axis in labels if axis != PROTOCOL), key=lambda axis: (axis != "task", axis))
+        return tuple((axis, str(labels[axis])) for axis in axes)
 
     @cached_property
     def protocols(self) -> list[str]:
@@ -89,6 +88,11 @@ class Results:
         """Settings in the scenario's order."""
         return unique([*map(self.setting_of, self.cells), *map(self.setting_of, self.summary)])
 
+    @property
+    def combinations(self) -> list[tuple[str, Setting]]:
+        """Every (protocol, setting) that has a cell, settings outermost."""
+        return [(p, s) for s in self.settings for p in self.protocols if self.cells_of(p, s)]
+
     def cells_of(self, protocol: str, setting: Setting) -> list[Json]:
         """The cells of one combination: one per seed."""
         return [c for c in self.cells if self.protocol_of(c) == protocol and self.setting_of(c) == setting]
@@ -100,6 +104,16 @@ class Results:
     def privacy_of(self, protocol: str, setting: Setting) -> Json | None:
         """The privacy statement of one combination: the same for all its seeds."""
         return next((c["privacy"] for c in self.cells_of(protocol, setting) if c.get("privacy")), None)
+
+    def lost(self, protocol: str, setting: Setting) -> str:
+        """Which of a combination's cells failed, in words; empty where all finished."""
+        cells = self.cells_of(protocol, setting)
+        failed = [cell for cell in cells if cell.get("status") == "failed"]
+        if not failed:
+            return ""
+        if len(failed) == len(cells):
+            return f"the run failed: {failed[0].get('cause') or 'no cause given'}"
+        return f"{len(failed)} of {len(cells)} seeds failed"
 
     def noise_of(self, protocol: str, setting: Setting) -> float | None:
         """Noise multiplier of a combination, or None where no noise is added."""

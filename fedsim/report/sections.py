@@ -17,7 +17,7 @@ from fedsim.report.blocks import (
     Swatch,
     Table,
 )
-from fedsim.report.gallery import picture_gallery, record_tables, why_empty
+from fedsim.report.gallery import picture_gallery, record_tables
 from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.tiles import Pictures
@@ -84,39 +84,27 @@ def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
 def verdict(context: Context) -> Section:
     """What came out, one line for each protocol and setting."""
     results = context.results
-    rows: list[list[object]] = []
-    words: list[str] = []
-    several = len(results.settings) > 1
-    for setting in results.settings:
-        for protocol in results.protocols:
-            if not results.cells_of(protocol, setting) and not results.summary_of(protocol, setting):
-                continue
-            chip = judgement(results, protocol, setting)
-            words.append(chip.text)
-            said = unique(str(s.get("verdict") or "") for s in results.summary_of(protocol, setting))
-            said = sorted(filter(None, said), key=lambda text: not text.startswith("broken"))
-            failed = why_empty(results, protocol, setting, []) if chip.text == "run failed" else ""
-            accuracy = mean(results.accuracy_of(protocol, setting))
-            privacy = results.privacy_of(protocol, setting)
-            rows.append(
-                [
-                    context.swatch(protocol),
-                    *([setting_name(setting)] if several else []),
-                    Cell(chip, "; ".join(said) or failed or "no attack gave an answer that counts"),
-                    Cell(*_headline_figure(results, protocol, setting)),
-                    share(accuracy),
-                    Cell(epsilon(privacy), f"per {privacy.get('unit')}" if privacy and privacy.get("unit") else ""),
-                ]
-            )
-    head = ["protocol", *(["setting"] if several else []), "verdict", "most leaked, median", "accuracy", "epsilon"]
+    words = [judgement(results, protocol, setting).text for protocol, setting in results.combinations]
     tally = [f"{words.count(w)} {w}" for w in ("broken", "not broken", "undecided", "run failed") if w in words]
-    lead = f"Of {counted(len(words), 'combination')} tried: {listed(tally)}." if words else "Nothing was run."
+    kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
+    plural = "combinations of protocol and setting" if len(results.settings) > 1 else "protocols"
+    lead = f"Of {counted(len(words), kind, plural)}: {listed(tally)}." if words else "Nothing was run."
+    head = ["protocol", "verdict", "strongest attack, median", "accuracy", "epsilon"]
+    tables = [
+        Table(
+            f"Verdict on {setting_name(setting)}" if setting_name(setting) else "Verdict by protocol",
+            head,
+            [_verdict_row(context, protocol, its) for protocol, its in results.combinations if its == setting],
+            head[3:],
+        )
+        for setting in results.settings
+    ]
     return Section(
         "verdict",
         "Verdict",
         [
             Prose(lead, "lead"),
-            Table("Verdict by protocol", head, rows, ("accuracy", "epsilon")),
+            *tables,
             Prose(
                 "“Broken” means that an attack rebuilt data at the rung named, given what that rung grants. “Not "
                 "broken” means that the attacks named, with the budget they had, did not. A stronger attack may. "
@@ -125,6 +113,22 @@ def verdict(context: Context) -> Section:
             ),
         ],
     )
+
+
+def _verdict_row(context: Context, protocol: str, setting: Setting) -> list[object]:
+    """Verdict sentences, the headline figure, accuracy and epsilon of one combination."""
+    results = context.results
+    said = unique(str(s.get("verdict") or "") for s in results.summary_of(protocol, setting))
+    said = sorted(filter(None, said), key=lambda text: not text.lower().startswith("broken"))
+    note = "; ".join(filter(None, [*said, results.lost(protocol, setting)]))
+    privacy = results.privacy_of(protocol, setting)
+    return [
+        context.swatch(protocol),
+        Cell(judgement(results, protocol, setting), note or "no attack gave an answer that counts"),
+        Cell(*_headline_figure(results, protocol, setting)),
+        share(mean(results.accuracy_of(protocol, setting))),
+        Cell(epsilon(privacy), f"per {privacy['unit']}" if privacy and privacy.get("unit") else ""),
+    ]
 
 
 def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
@@ -189,9 +193,9 @@ def _threat(results: Results) -> list[str]:
     sends = "the gradient of one batch" if federation.get("algorithm") == "fedsgd" else "what local training changed"
     return [
         ADVERSARIES.get(str(adversary.get("kind")), f"The adversary is {adversary.get('kind') or 'not described'}."),
-        f"Each round it asks {asked} of {federation.get('clients')} clients, over "
-        f"{counted(int(federation.get('rounds') or 1), 'round')}; each sends {sends}, computed on batches of "
-        f"{federation.get('batch_size')}.",
+        f"There are {counted(int(federation.get('rounds') or 1), 'round')}. In each the server asks {asked} of "
+        f"{federation.get('clients')} clients, and each sends {sends}; a batch holds "
+        f"{counted(int(federation.get('batch_size') or 1), 'example')}.",
         "It knows the architecture, the weights it sent, and the loss. "
         + (f"It is also told {listed(knows)}." if knows else "It is told nothing else."),
     ]
@@ -236,12 +240,12 @@ def _metric(results: Results, attack: str) -> str:
 
 def _by_strength(results: Results, setting: Setting) -> list[tuple[str, Any, str]]:
     """(attack, round, rung) of a setting; the one with the highest median under any protocol first."""
-    reached: dict[tuple[str, Any, str], float] = {}
+    rungs: dict[tuple[str, Any], str] = {}
+    reached: dict[tuple[str, Any], float] = {}
     for protocol in results.protocols:
-        for (name, round), records in results.attacks_of(protocol, setting).items():
-            reached.setdefault((name, round, str(records[0].get("rung"))), -1.0)
+        for key, records in results.attacks_of(protocol, setting).items():
+            rungs.setdefault(key, str(records[0].get("rung")))
         for entry in results.summary_of(protocol, setting):
-            key = (str(entry.get("attack")), entry.get("round"), str(entry.get("rung")))
-            if key in reached and entry.get("metric") in ("psnr", None):
-                reached[key] = max(reached[key], finite(entry.get("median")) or -1.0)
-    return sorted(reached, key=lambda key: -reached[key])
+            key = (str(entry.get("attack")), entry.get("round"))
+            reached[key] = max(reached.get(key, -1.0), finite(entry.get("median")) or -1.0)
+    return [(*key, rungs[key]) for key in sorted(rungs, key=lambda key: -reached.get(key, -1.0))]

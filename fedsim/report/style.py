@@ -28,7 +28,11 @@ a{color:var(--link);text-underline-offset:.15em}
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:1rem;background:var(--paper);padding:.5rem 1rem;z-index:1}
 nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.25rem;padding:0;margin:1.25rem 0 0;font-size:.9rem}
 nav a{text-decoration:none}nav a:hover{text-decoration:underline}
-.scroll{overflow-x:auto;margin:1rem 0 1.5rem;max-width:100%}
+.scroll{overflow-x:auto;margin:1rem 0 1.5rem;max-width:100%;background:
+linear-gradient(90deg,var(--paper) 40%,transparent) left/3rem 100% no-repeat local,
+linear-gradient(270deg,var(--paper) 40%,transparent) right/3rem 100% no-repeat local,
+linear-gradient(90deg,var(--line),transparent) left/.6rem 100% no-repeat scroll,
+linear-gradient(270deg,var(--line),transparent) right/.6rem 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.9rem;line-height:1.4;min-width:min(100%,40rem)}
 .scroll.narrow table{min-width:0}
 caption{text-align:left;padding:0 0 .4rem;caption-side:top}
@@ -37,6 +41,7 @@ font-weight:400;min-width:4.5rem}
 thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom:1.5px solid var(--quiet)}
 td.num,th.num{text-align:right;white-space:nowrap}
 th small,td small{display:block;white-space:normal}
+td.num small{white-space:nowrap}.words td{max-width:26rem}.swatch{white-space:nowrap}
 tr>:last-child{padding-right:.25rem}
 .swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600}
 .swatch svg{flex:none;transform:translateY(1px)}
@@ -46,14 +51,14 @@ tr>:last-child{padding-right:.25rem}
 .chip.good{color:var(--good)}.chip.good::before{content:"\\25CB"}
 .chip.warn{color:var(--warn)}.chip.warn::before{content:"?"}
 figure{margin:1rem 0 1.75rem}
-.gallery{max-width:56rem}
+.gallery{max-width:57rem}
 .band{display:grid;grid-template-columns:10.5rem minmax(0,1fr);gap:.25rem 1.25rem;padding:.75rem 0;
 border-top:1px solid var(--line)}
 .band.truth,.band.guess{background:var(--wash);border-top-color:var(--wash)}
 .band>:first-child{padding-left:.5rem}
 .who{font-weight:600}.who small{display:block;font-weight:400}
 .tiles{list-style:none;margin:0;padding:0 .5rem 0 0;display:grid;
-grid-template-columns:repeat(var(--columns),minmax(0,6.5rem));gap:.5rem 1rem}
+grid-template-columns:repeat(var(--columns),minmax(0,7.25rem));gap:.5rem 1rem}
 .tiles img,.tiles .empty{display:block;width:100%;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;
 background:var(--wash);border:1px solid var(--line)}
 .tiles li>span:not(.empty){display:block;font-size:.8rem;line-height:1.35;color:var(--quiet)}
@@ -61,7 +66,7 @@ background:var(--wash);border:1px solid var(--line)}
 .reason{margin:0;color:var(--quiet)}
 figcaption{max-width:44rem;margin-top:.5rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}
-.plot svg{display:block;width:100%;max-width:34rem;height:auto;background:none}
+.plot svg{display:block;width:100%;max-width:30rem;height:auto;background:none}
 .plot svg text{font-family:inherit!important}
 details{margin:1rem 0}summary{cursor:pointer;color:var(--link)}
 pre{overflow-x:auto;background:var(--wash);padding:.9rem 1rem;font:.82rem/1.5 ui-monospace,SFMono-Regular,Consolas,
@@ -72,7 +77,8 @@ footer{padding:2rem 1.25rem 3rem;color:var(--quiet);font-size:.875rem}
 @media (max-width:44rem){body{font-size:.97rem}.band{grid-template-columns:minmax(0,1fr)}
 .band>:first-child,.reason{padding-left:.5rem}.who small{display:inline;margin-left:.5rem}
 .tiles{padding-left:.5rem;gap:.5rem}.tiles li>span:not(.empty){font-size:.72rem}
-nav ol{display:block;columns:2}}
+nav ol{display:block;columns:2}.truth .tiles .first{min-height:2.7em}
+td{min-width:6.5rem}.words td,td:has(.chip){min-width:11rem}}
 @page{size:A4;margin:16mm 15mm 18mm}
 @media print{:root{color-scheme:light}body{font-size:9.5pt;line-height:1.45}main,header,footer{max-width:none;padding:0}
 nav,.skip{display:none}header{padding-top:0}h2{margin-top:1.6rem;break-after:avoid}h3{break-after:avoid}

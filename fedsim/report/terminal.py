@@ -9,64 +9,55 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name
-from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, share, size
+from fedsim.report.wording import MISSING, epsilon, finite, measure, share, size
 
 
 def print_summary(results: Mapping[str, Any], console: Console, report: Path | None = None) -> None:
-    """Print one row a protocol and attack, then, as the last line, where the report lies."""
+    """Print a table for each setting, one row a protocol and attack; then, as the last line, where the report lies."""
     read = Results(results)
-    several = len(read.settings) > 1
-    table = Table(title=Text(str(read.scenario.get("name") or "")), title_justify="left", header_style="bold", box=None)
-    for title in ("protocol", *(["setting"] if several else []), "attack@rung"):
-        table.add_column(title, overflow="fold")
-    for title in ("PSNR dB [CI] (guessing)", "> 30 dB", "labels", "accuracy", "epsilon", "up/client"):
-        table.add_column(title, justify="right")
     for setting in read.settings:
-        for protocol in read.protocols:
-            attacks = read.attacks_of(protocol, setting)
-            for (name, round), records in attacks.items():
-                label = f"{name}@{records[0].get('rung')}" + (f" r{round}" if _rounds(attacks, name) > 1 else "")
-                cells = [protocol, *([setting_name(setting)] if several else []), label]
-                cells += [*_figures(read, protocol, setting, name, round, records), *_rest(read, protocol, setting)]
-                table.add_row(*map(Text, cells))
-            if not attacks and read.cells_of(protocol, setting):
-                cause = next((c.get("cause") for c in read.cells_of(protocol, setting) if c.get("cause")), "no attack")
-                cells = [protocol, *([setting_name(setting)] if several else []), f"failed: {cause}"]
-                table.add_row(*map(Text, cells))
-    console.print(table)
+        title = " on ".join(filter(None, [str(read.scenario.get("name") or "results"), setting_name(setting)]))
+        table = Table(title=Text(title, style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0))
+        for head in ("protocol", "attack"):
+            table.add_column(head, overflow="fold")
+        for head in ("PSNR (guess)", ">30dB", "labels", "acc.", "epsilon", "up"):
+            table.add_column(head, justify="right")
+        for protocol, its in read.combinations:
+            if its == setting:
+                for row in _rows(read, protocol, setting):
+                    table.add_row(*map(Text, row))
+        console.print(table)
+        console.print()
     if report is not None:
         console.print(Text(f"report: {report}"), soft_wrap=True)
 
 
-def _rounds(attacks: Mapping[tuple[str, Any], list[Json]], name: str) -> int:
-    return sum(attack == name for attack, _ in attacks)
-
-
-def _figures(
-    read: Results, protocol: str, setting: Setting, name: str, round: Any, records: list[Json]
-) -> tuple[str, str, str]:
-    """Median with interval and baseline, share above 30 dB, labels right; or the status in their place."""
-    entry = next(
-        (
-            s
-            for s in read.summary_of(protocol, setting)
-            if (s.get("attack"), s.get("round")) == (name, round) and finite(s.get("median")) is not None
-        ),
-        None,
-    )
-    victims = [victim for record in records for victim in record.get("victims") or []]
-    labels = share(mean(finite(victim.get("labels_right")) for victim in victims))
-    statuses = {str(record.get("status")) for record in records} - {"done"}
-    if entry is None:
-        return ", ".join(sorted(statuses)).replace("_", " ") or "no figure", MISSING, labels
-    metric = str(entry.get("metric"))
-    text = f"{interval(metric, entry)} ({measure(metric, entry.get('baseline'))})"
-    doubt = f" {', '.join(sorted(statuses))}".replace("_", " ") if statuses else ""
-    return text + doubt, share((entry.get("fractions") or {}).get("30")), labels
-
-
-def _rest(read: Results, protocol: str, setting: Setting) -> tuple[str, str, str]:
-    """Accuracy, epsilon and bytes of a combination."""
+def _rows(read: Results, protocol: str, setting: Setting) -> list[list[str]]:
+    """One row an attack; what belongs to the protocol stands in its first row alone."""
     cells = read.cells_of(protocol, setting)
     up = mean(finite((cell.get("cost") or {}).get("bytes_up_per_client_round")) for cell in cells)
-    return share(mean(read.accuracy_of(protocol, setting))), epsilon(read.privacy_of(protocol, setting)), size(up)
+    privacy = read.privacy_of(protocol, setting)
+    own = [share(mean(read.accuracy_of(protocol, setting))), epsilon(privacy) if privacy else MISSING, size(up)]
+    rows = [
+        [
+            f"{name}\n@{records[0].get('rung')}, round {round}",
+            *_figures(read, protocol, setting, (name, round), records),
+        ]
+        for (name, round), records in read.attacks_of(protocol, setting).items()
+    ]
+    rows = rows or [[read.lost(protocol, setting) or "no attack", MISSING, MISSING, MISSING]]
+    return [[protocol, *rows[0], *own], *(["", *row, "", "", ""] for row in rows[1:])]
+
+
+def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, Any], records: list[Json]) -> list[str]:
+    """Median with baseline and interval, share above 30 dB, labels right; or the status in their place."""
+    victims = [victim for record in records for victim in record.get("victims") or []]
+    labels = share(mean(finite(victim.get("labels_right")) for victim in victims))
+    doubt = "\n".join(sorted({str(record.get("status")).replace("_", " ") for record in records} - {"done"}))
+    for entry in read.summary_of(protocol, setting):
+        if (entry.get("attack"), entry.get("round")) == which and finite(entry.get("median")) is not None:
+            metric = str(entry.get("metric"))
+            median, guess, low, high = (measure(metric, entry.get(k)) for k in ("median", "baseline", "low", "high"))
+            text = "\n".join(filter(None, [f"{median} ({guess})", f"[{low}, {high}]", doubt]))
+            return [text, share((entry.get("fractions") or {}).get("30")), labels]
+    return [doubt or "no figure", MISSING, labels]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 RUNGS = {
     "L0": "nothing but public data: what one would guess without any update",
@@ -63,13 +64,12 @@ METRICS = {
     "mse": "mean squared error",
     "identified": "identified in the pool",
     "labels": "labels right",
-    "labels_right": "labels right",
-    "label_accuracy": "labels right",
-    "exact_match": "records exactly right",
-    "token_accuracy": "tokens right",
+    "columns": "columns right",
+    "exact": "records exactly right",
+    "tokens": "tokens right",
 }
 
-SHARES = {"identified", "labels", "labels_right", "label_accuracy", "exact_match", "token_accuracy"}
+SHARES = {"identified", "labels", "columns", "exact", "tokens"}
 """Metrics between 0 and 1 that count something: written as a percentage."""
 
 
@@ -97,10 +97,10 @@ def number(value: Any, digits: int = 3) -> str:
         return "0"
     size = math.floor(math.log10(abs(read)))
     if size >= digits:
-        text = f"{read:,.0f}"
-    elif size < -4:
+        text = f"{read if read.is_integer() else round(read, digits - 1 - size):,.0f}"
+    elif size < -3:
         mantissa, exponent = f"{read:.{digits - 1}e}".split("e")
-        text = f"{mantissa} × 10^{int(exponent)}"
+        text = f"{mantissa} × 10{str(int(exponent)).translate(RAISED)}".removeprefix("1.00 × ")
     else:
         text = f"{read:.{digits - 1 - size}f}"
     return text.replace("-", "−")
@@ -170,6 +170,8 @@ def plain(value: Any) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and math.isfinite(value) and 1e-3 <= abs(value) < 1e6:
+        return f"{value:,.4g}".replace("-", "−")
     if isinstance(value, (int, float)):
         return number(value)
     if isinstance(value, Mapping):

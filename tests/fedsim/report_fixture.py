@@ -169,7 +169,8 @@ def _attack(
             }
         )  # fmt: skip
     return {
-        "name": name, "rung": rung, "paper": "", "claim": "", "round": 1, "status": "done", "reason": None,
+        "name": name, "rung": rung, "paper": "Zhu et al. 2019", "claim": "The inputs of one batch.",
+        "round": 1, "status": "done", "reason": None,
         "knowledge": ["batch_size"], "budget": {}, "sanity": True, "victims": victims,
     }  # fmt: skip
 
