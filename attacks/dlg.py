@@ -1,0 +1,32 @@
+"""Deep leakage from gradients: the inputs and soft labels together, by L-BFGS on the distance of the gradients."""
+
+from collections.abc import Sequence
+
+import torch
+
+from attacks.lbfgs import LBFGS
+from attacks.matching import Matching
+from attacks.objectives import euclidean
+from attacks.optimise import Recipe, match, normal
+from attacks.registry import Case, Needs, attack
+from attacks.view import Budget, NotApplicable, Reconstruction
+
+RECIPE = Recipe(
+    matching=Matching(euclidean, joint=True, dtype=torch.float64),
+    minimiser=lambda starts, iterations, boxed: LBFGS(starts, memory=100),
+    start=normal,
+    iterations=3000,
+    restarts=4,
+    tolerance=1e-10,
+)
+
+
+@attack(
+    "dlg",
+    paper="Zhu, Liu, Han, NeurIPS 2019, Deep Leakage from Gradients, algorithm 1",
+    claim="the inputs and the labels behind a gradient of a small smooth model",
+    needs=Needs(rung="L5", knowledge=("batch_size",)),
+)
+def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+    """Inputs and label logits start normal; the labels claimed are the optimised ones."""
+    return match(cases, RECIPE, budget)

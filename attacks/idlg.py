@@ -1,0 +1,32 @@
+"""Improved deep leakage: the label in closed form, then the input by L-BFGS on the gradient's distance."""
+
+from collections.abc import Sequence
+
+import torch
+
+from attacks.lbfgs import LBFGS
+from attacks.matching import Matching
+from attacks.objectives import euclidean
+from attacks.optimise import Recipe, match, normal
+from attacks.registry import Case, Needs, attack
+from attacks.view import Budget, NotApplicable, Reconstruction
+
+RECIPE = Recipe(
+    matching=Matching(euclidean, dtype=torch.float64),
+    minimiser=lambda starts, iterations, boxed: LBFGS(starts, memory=100),
+    start=normal,
+    iterations=3000,
+    restarts=4,
+    tolerance=1e-10,
+)
+
+
+@attack(
+    "idlg",
+    paper="Zhao, Mopuri, Bilen 2020, iDLG: Improved Deep Leakage from Gradients",
+    claim="the inputs behind a gradient of a small smooth model, with the label by the sign rule",
+    needs=Needs(rung="L5", knowledge=("batch_size",)),
+)
+def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+    """Labels first (granted, by the sign rule, or as estimated counts); then L-BFGS from normal starts."""
+    return match(cases, RECIPE, budget)

@@ -1,0 +1,144 @@
+"""L-BFGS with a strong-Wolfe line search for many independent problems at once, one evaluation of all at a time."""
+
+import torch
+from torch import Tensor
+
+ARMIJO, WOLFE = 1e-4, 0.9
+TRIALS = 25
+GROWTH = 4.0
+CURVATURE = 1e-12
+
+
+class LBFGS:
+    """Minimises K problems side by side: evaluate all at ``points``, ``tell`` the answers, repeat.
+
+    Every row keeps its own step, bracket and memory, so one row's line search never waits for another's. The
+    direction is the compact form of Byrd, Nocedal, Schnabel 1994 (theorem 2.3); the bracket keeps an end with the
+    lowest value and a falling slope, as in Nocedal and Wright 2006, algorithm 3.6. ``starts`` is (K, D).
+    """
+
+    def __init__(self, starts: Tensor, memory: int = 20) -> None:
+        rows, size = starts.shape
+        zero, none = starts.new_zeros(rows), torch.zeros(rows, dtype=torch.long, device=starts.device)
+        self.memory = memory
+        self.x = starts.clone()
+        self.d, self.g = torch.zeros_like(starts), torch.zeros_like(starts)
+        self.f, self.slope, self.t = zero.clone(), zero.clone(), zero.clone()
+        self.ends = starts.new_zeros(rows, 6)  # low end, then high end: step, value, slope
+        self.trials, self.steps, self.count = none.clone(), none.clone(), none.clone()
+        self.fresh, self.stuck = none == 0, none != 0
+        self.s, self.y = starts.new_zeros(rows, memory, size), starts.new_zeros(rows, memory, size)
+        self.sy, self.yy = starts.new_zeros(rows, memory, memory), starts.new_zeros(rows, memory, memory)
+
+    @property
+    def points(self) -> Tensor:
+        """Where each row wants its value and gradient next (K, D)."""
+        return self.x + self.t[:, None] * self.d
+
+    def restart(self, rows: Tensor, starts: Tensor) -> None:
+        """Begin anew in ``rows`` from ``starts``."""
+        fresh = LBFGS(starts, self.memory)
+        for name, mine in self._state().items():
+            mine[rows] = getattr(fresh, name)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop every row but ``rows``."""
+        for name, mine in self._state().items():
+            setattr(self, name, mine[rows])
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def tell(self, values: Tensor, gradients: Tensor) -> None:
+        """Take the values (K,) and gradients (K, D) at ``points``; a non-finite answer counts as a step too far."""
+        finite = values.isfinite() & gradients.isfinite().all(1)
+        slope = (gradients * self.d).sum(1)
+        far = ~finite | (values > self.f + ARMIJO * self.t * self.slope) | (values >= self.ends[:, 1])
+        accept = ~self.fresh & ~far & (slope.abs() <= -WOLFE * self.slope)
+        self.stuck |= self.fresh & ~finite
+        self._remember(accept, gradients)
+        moved = accept | self.fresh
+        self.x = torch.where(accept[:, None], self.points, self.x)
+        self.f = torch.where(moved, values, self.f)
+        self.g = torch.where(moved[:, None], gradients, self.g)
+        self.steps += accept
+        self._bracket(far, finite, values, slope)
+        failed = ~moved & (self.trials >= TRIALS)
+        self.stuck |= failed & (self.count == 0)
+        self.count = torch.where(failed, 0, self.count)
+        self._aim(moved | failed)
+        self.fresh = torch.zeros_like(self.fresh)
+
+    def _bracket(self, far: Tensor, finite: Tensor, values: Tensor, slope: Tensor) -> None:
+        """Shrink each row's bracket around a strong-Wolfe step by the trial just told, and choose the next trial."""
+        trial = torch.stack([self.t, torch.where(finite, values, torch.inf), slope], 1)
+        upper = (far | (slope > 0))[:, None]
+        low = torch.where(upper, self.ends[:, :3], trial)
+        high = torch.where(upper, trial, self.ends[:, 3:])
+        self.ends = torch.cat([low, high], 1)
+        self.t = torch.where(high[:, 0].isfinite(), _between(low, high), GROWTH * self.t)
+        self.trials += 1
+
+    def _remember(self, accept: Tensor, gradients: Tensor) -> None:
+        """Replace the accepted rows' oldest pair by this step and gradient change, where the curvature is positive."""
+        step, change = self.t[:, None] * self.d, gradients - self.g
+        kept = (accept & ((step * change).sum(1) > CURVATURE * step.norm(dim=1) * change.norm(dim=1))).nonzero()[:, 0]
+        at = self.count[kept] % self.memory
+        self.s[kept, at], self.y[kept, at] = step[kept], change[kept]
+        s_new = torch.einsum("kmd,kd->km", self.s, change)[kept]
+        y_new = torch.einsum("kmd,kpd->kmp", self.y, torch.stack([step, change], 1))[kept]
+        self.sy[kept, at], self.sy[kept, :, at] = y_new[:, :, 0], s_new
+        self.yy[kept, at], self.yy[kept, :, at] = y_new[:, :, 1], y_new[:, :, 1]
+        self.count[kept] += 1
+
+    def _aim(self, rows: Tensor) -> None:
+        """Give ``rows`` a new direction, and a first trial at its full length."""
+        direction = -self._inverse_hessian_times(self.g)
+        slope = (direction * self.g).sum(1)
+        descends = (slope < 0) & (self.count > 0)
+        self.count = torch.where(rows & ~descends, 0, self.count)
+        direction = torch.where(descends[:, None], direction, -self.g)
+        slope = torch.where(descends, slope, -self.g.square().sum(1))
+        first = torch.where(descends, 1.0, self.g.norm(dim=1).reciprocal())  # without memory: a step of length one
+        none = torch.zeros_like(slope)
+        ends = torch.stack([none, self.f, slope, none + torch.inf, none + torch.inf, none], 1)
+        self.d = torch.where(rows[:, None], direction, self.d)
+        self.slope, self.t = torch.where(rows, slope, self.slope), torch.where(rows, first, self.t)
+        self.ends = torch.where(rows[:, None], ends, self.ends)
+        self.trials = torch.where(rows, 0, self.trials)
+
+    def _inverse_hessian_times(self, g: Tensor) -> Tensor:
+        slots = torch.arange(self.memory, device=g.device)
+        order = (self.count[:, None] + slots) % self.memory  # oldest first
+        used = order < self.count[:, None]
+        pairs = used[:, :, None] & used[:, None, :]
+        sy, yy = (
+            m.gather(1, order[:, :, None].expand_as(m)).gather(2, order[:, None, :].expand_as(m)) * pairs
+            for m in (self.sy, self.yy)
+        )
+        last_sy, last_yy = sy[:, -1, -1], yy[:, -1, -1]
+        gamma = torch.where(self.count > 0, last_sy / last_yy, 1.0)[:, None]
+        upper = sy.triu() + torch.diag_embed((~used).to(g.dtype))
+        sg = torch.einsum("kmd,kd->km", self.s, g).gather(1, order) * used
+        yg = torch.einsum("kmd,kd->km", self.y, g).gather(1, order) * used
+        u = torch.linalg.solve_triangular(upper, sg[:, :, None], upper=True)
+        right = sy.diagonal(dim1=1, dim2=2)[:, :, None] * u + gamma[:, :, None] * (yy @ u - yg[:, :, None])
+        v = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+        weights = torch.zeros_like(sg)[:, :, None].repeat(1, 1, 2)
+        weights.scatter_(1, order[:, :, None].expand_as(weights), torch.cat([v, -gamma[:, :, None] * u], 2))
+        return (
+            gamma * g
+            + torch.einsum("kmd,km->kd", self.s, weights[:, :, 0])
+            + torch.einsum("kmd,km->kd", self.y, weights[:, :, 1])
+        )
+
+
+def _between(low: Tensor, high: Tensor) -> Tensor:
+    """A step inside each bracket: the cubic through both ends' values and slopes, else the middle."""
+    (a, fa, ga), (b, fb, gb) = low.unbind(1), high.unbind(1)
+    width = b - a
+    theta = ga + gb - 3 * (fb - fa) / width
+    root = (theta.square() - ga * gb).clamp(min=0).sqrt()
+    share = 1 - (gb + root - theta) / (gb - ga + 2 * root)
+    share = torch.where(share.isfinite(), share, 0.5).clamp(0.1, 0.9)
+    return a + share * width

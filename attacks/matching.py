@@ -1,0 +1,272 @@
+"""Gradient matching as numbers: the objective of many candidates of many victims, and its gradient, in one call."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from attacks.losses import LOSSES
+from attacks.objectives import Distance, total_variation
+from attacks.ranges import bounds
+from attacks.registry import Case
+from attacks.view import Knowledge, NotApplicable, Observation
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+Constants = tuple[Mapping[str, Tensor], ...]
+Call = Callable[[Tensor, Constants], tuple[Tensor, Tensor]]
+Derive = Callable[[Callable[[Mapping[str, Tensor]], Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What is minimised: ``distance`` between gradients plus ``tv`` times the candidate's total variation.
+
+    A point is flat: the B inputs in unit coordinates (0 and 1 are the ends of the value range where that is
+    known), then with ``joint`` B x classes label logits.
+    """
+
+    distance: Distance
+    tv: float = 0.0
+    joint: bool = False
+    dtype: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
+class Victim:
+    """One case made ready: an own copy of the model, the gradient to match, the labels, and the box of its inputs."""
+
+    model: nn.Module
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    target: dict[str, Tensor]
+    labels: Tensor
+    low: Tensor
+    high: Tensor
+    boxed: bool
+    shape: tuple[int, ...]
+    classes: int
+    loss: str
+    returns: torch.dtype
+    notes: tuple[str, ...]
+
+    @property
+    def inputs_size(self) -> int:
+        """Numbers in the inputs of a point; what follows them are label logits."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def constants(self) -> Constants:
+        """What differs between victims that share a forward pass."""
+        box = {"labels": self.labels, "low": self.low, "high": self.high}
+        return self.parameters, self.buffers, self.target, box
+
+    @property
+    def sizes(self) -> list[tuple[str, torch.Size, torch.dtype, torch.device]]:
+        """Name, shape, type and place of every constant."""
+        return [(name, t.shape, t.dtype, t.device) for part in self.constants for name, t in part.items()]
+
+    def to_data(self, points: Tensor) -> Tensor:
+        """Inputs in data units (..., B, *input_shape) of points (..., D)."""
+        return self.low + (self.high - self.low) * points[..., : self.inputs_size].unflatten(-1, self.shape)
+
+    def logits(self, point: Tensor) -> Tensor:
+        """The label logits (B, classes) of one joint point."""
+        return point[self.inputs_size :].unflatten(0, (self.shape[0], self.classes))
+
+    def labels_at(self, point: Tensor, matching: Matching) -> Tensor:
+        """The labels (B,) that go with a point: its own, as optimised, or those that were given."""
+        return self.logits(point).argmax(1) if matching.joint else self.labels
+
+    def project(self, points: Tensor) -> Tensor:
+        """The points with their inputs clipped to the value range, where that is known."""
+        if not self.boxed:
+            return points
+        return torch.cat([points[..., : self.inputs_size].clamp(0, 1), points[..., self.inputs_size :]], -1)
+
+
+def gradient_of(obs: Observation, know: Knowledge, scale: bool) -> dict[str, Tensor]:
+    """The gradient that the update shows; from a delta its direction alone, or with ``scale`` divided by the step.
+
+    Raises NotApplicable for a zero update, and for a delta whose learning rate is unknown but whose scale matters.
+    """
+    if not any(bool(t.any()) for t in obs.update.values()):
+        raise NotApplicable("an update that is not zero", "L4")
+    if obs.kind == "gradient":
+        return dict(obs.update)
+    if scale and know.learning_rate is None:
+        raise NotApplicable("learning_rate", "L5")
+    step = (know.learning_rate or 1.0) * (know.local_steps or 1)
+    return {name: -delta / step for name, delta in obs.update.items()}
+
+
+def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, dtype: torch.dtype | None) -> Victim:
+    """Ready one case; raises NotApplicable for a model that takes tokens, ValueError where outputs do not fit."""
+    know, notes = case.knowledge, []
+    model, dropped = _still_copy(case.observation.model)
+    if dropped:
+        notes.append("dropout is off in the copy that was attacked: its masks are not in the view")
+    if case.observation.kind == "delta" and (know.local_steps or 1) > 1:
+        notes.append(f"{know.local_steps} local steps were read as one step along their mean gradient")
+    first = next(model.parameters())
+    returns, device = first.dtype, first.device
+    dtype = dtype or returns
+    model.to(dtype)
+    batch = know.batch_size or 1
+    low, high = bounds(know.value_range or (0.0, 1.0), know.input_shape)
+    victim = Victim(
+        model=model,
+        parameters={n: p.detach() for n, p in model.named_parameters()},
+        buffers={n: b.detach() for n, b in model.named_buffers()},
+        target={n: t.to(device, dtype) for n, t in target.items()},
+        labels=torch.zeros(batch, dtype=torch.long, device=device) if labels is None else labels.to(device),
+        low=low.to(device, dtype),
+        high=high.to(device, dtype),
+        boxed=know.value_range is not None,
+        shape=(batch, *know.input_shape),
+        classes=know.num_classes,
+        loss=know.loss,
+        returns=returns,
+        notes=tuple(notes),
+    )
+    if len(victim.labels) != batch:
+        raise ValueError(f"labels: {len(victim.labels)} for batch_size = {batch}; pass one label per example")
+    _probe(victim)
+    return victim
+
+
+def alike(a: Victim, b: Victim) -> bool:
+    """Whether one forward pass serves both: the same architecture, and the same outputs with the weights exchanged."""
+    described = [(type(v.model), repr(v.model), v.shape, v.classes, v.loss, v.boxed, v.sizes) for v in (a, b)]
+    if described[0] != described[1]:
+        return False
+    x = a.to_data(torch.full((a.inputs_size,), 0.5, dtype=a.low.dtype, device=a.low.device))
+    with torch.no_grad():
+        return torch.equal(functional_call(a.model, (b.parameters, b.buffers), (x,)), b.model(x))
+
+
+class Batch:
+    """The objective of any rows of points over victims that share a forward pass.
+
+    By vmap over double backward; for a model that vmap cannot take, by a loop over the rows, and ``notes`` says so.
+    """
+
+    def __init__(self, victims: Sequence[Victim], matching: Matching) -> None:
+        self.victims, self.matching = victims, matching
+        first = victims[0]
+        self.size = first.inputs_size + matching.joint * first.shape[0] * first.classes
+        self.notes: tuple[str, ...] = ()
+        self._recorded: dict[int, Call] = {}
+        self._stacked = (
+            [
+                {name: torch.stack([v.constants[part][name] for v in victims]) for name in tensors}
+                for part, tensors in enumerate(first.constants)
+            ]
+            if len(victims) > 1
+            else []
+        )
+        try:
+            self.bind([0, 0])(first.low.new_full((2, self.size), 0.5))
+        except (RuntimeError, NotImplementedError) as error:
+            self.notes = (f"one candidate at a time: vmap cannot take this model ({str(error).splitlines()[0]})",)
+
+    def bind(self, owners: Sequence[int], *, record: bool = False) -> Evaluate:
+        """Values (K,) and gradients (K, D) of points (K, D), point k being of victim ``owners[k]``.
+
+        With ``record`` the call is traced once per K into a flat graph of operators: some tenths of a second, then
+        about half the time per call.
+        """
+        if self.notes:
+            return lambda points: _loop([self.victims[owner] for owner in owners], points, self.matching)
+        constants, axes = self.victims[0].constants, None
+        if self._stacked:
+            at = torch.tensor(owners, device=self.victims[0].low.device)
+            constants, axes = tuple({n: t[at] for n, t in part.items()} for part in self._stacked), 0
+
+        def one(point: Tensor, constants: Constants) -> Tensor:
+            return _objective(self.victims[0], constants, point, self.matching, _functional)
+
+        call = self._recorded.get(len(owners)) or vmap(grad_and_value(one), in_dims=(0, axes))
+        if record and len(owners) not in self._recorded:
+            example = self.victims[0].low.new_full((len(owners), self.size), 0.5)
+            call = self._recorded[len(owners)] = make_fx(call)(example, constants)
+
+        def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                gradients, values = call(points, constants)
+            return values, gradients
+
+        return evaluate
+
+
+def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """Values and gradients of each point for its victim, by plain autograd, which takes any model."""
+    values, gradients = [], []
+    for victim, row in zip(victims, points, strict=True):
+        point = row.detach().requires_grad_()
+        value = _objective(victim, victim.constants, point, matching, _autograd)
+        gradients.append(torch.autograd.grad(value, point)[0])
+        values.append(value.detach())
+    return torch.stack(values), torch.stack(gradients)
+
+
+def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Matching, derive: Derive) -> Tensor:
+    parameters, buffers, target, case = constants
+    inputs = case["low"] + (case["high"] - case["low"]) * point[: victim.inputs_size].unflatten(0, victim.shape)
+    labels = victim.logits(point).softmax(1) if matching.joint else case["labels"]
+
+    def loss(matched: Mapping[str, Tensor]) -> Tensor:
+        outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (inputs,))
+        return LOSSES[victim.loss](outputs, labels)
+
+    value = matching.distance(derive(loss, {name: parameters[name] for name in target}), target)
+    if matching.tv and len(victim.shape) == 4:
+        value = value + matching.tv * total_variation(point[: victim.inputs_size].unflatten(0, victim.shape))
+    return value
+
+
+def _functional(loss: Callable[[Mapping[str, Tensor]], Tensor], at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    gradient: dict[str, Tensor] = grad(loss)(dict(at))
+    return gradient
+
+
+def _autograd(loss: Callable[[Mapping[str, Tensor]], Tensor], at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in at.items()}
+    found = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True, materialize_grads=True)
+    return dict(zip(leaves, found, strict=True))
+
+
+def _still_copy(model: nn.Module) -> tuple[nn.Module, bool]:
+    """A copy in the same mode that neither draws random masks nor writes BatchNorm statistics; whether it drew."""
+    copied = copy.deepcopy(model)
+    dropped = False
+    for module in copied.modules():
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+            dropped = True
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return copied, dropped
+
+
+def _probe(victim: Victim) -> None:
+    """Run the model once on mid-range inputs, so that what does not fit is said in one line."""
+    if victim.loss == "next_token":
+        raise NotApplicable("continuous inputs (this model takes tokens)", "L5")
+    inputs = victim.to_data(victim.low.new_full((victim.inputs_size,), 0.5))
+    try:
+        with torch.no_grad():
+            outputs = victim.model(inputs)
+    except RuntimeError as error:
+        if any(isinstance(module, nn.Embedding) for module in victim.model.modules()) and "indices" in str(error):
+            raise NotApplicable("continuous inputs (this model takes tokens)", "L5") from error
+        raise ValueError(f"input_shape = {victim.shape[1:]}: the model does not take it ({error})") from error
+    if tuple(outputs.shape) != (victim.shape[0], victim.classes):
+        raise ValueError(
+            f"num_classes = {victim.classes}: the model's output for {victim.shape[0]} examples is of shape "
+            f"{tuple(outputs.shape)}; it must be ({victim.shape[0]}, {victim.classes})"
+        )
