@@ -1,29 +1,34 @@
 """The document's sections after the figures: guarantees, side channels, cost, gaps, limits, and how to repeat it."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from attacks import available
 from fedsim.report.blocks import Block, Bullets, Code, Folded, Prose, Section, Table
-from fedsim.report.reading import Json, Setting, mean, setting_name, unique
+from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, RUNGS, counted, epsilon, finite, listed, number, plain, size
 
 STATEMENT = (
-    ("epsilon", "epsilon (PLD)"),
-    ("epsilon_rdp", "epsilon by RDP, as a check"),
+    ("epsilon", "epsilon over the whole run"),
+    ("epsilon_rdp", "the same by RDP, as a check"),
+    ("epsilon_one_release", "epsilon of a single update"),
+    ("epsilon_replace_one", "epsilon, replacing one by another"),
     ("delta", "delta"),
     ("unit", "who or what is protected"),
     ("relation", "neighbouring data sets differ by"),
     ("sampling", "sampling really used"),
-    ("rounds", "rounds composed"),
+    ("rounds", "rounds"),
+    ("participations", "rounds that one client took part in"),
+    ("releases", "noised updates that one unit touches"),
     ("noise_multiplier", "noise multiplier"),
     ("clip", "clipping norm"),
     ("observer", "against whom"),
     ("trust", "who is trusted to add the noise"),
     ("accountant", "accountant"),
     ("amplification", "amplification claimed"),
+    ("not_covered", "not covered"),
+    ("cautions", "cautions"),
 )
 
 
@@ -162,7 +167,7 @@ def _step(rung: str) -> int:
 def limits(context: Context) -> Section:
     """How far the result carries."""
     failures = [str(line) for cell in context.results.cells for line in cell.get("client_failures") or []]
-    causes = [f"{_labels(cell)}: {cell.get('cause')}" for cell in context.results.cells if cell.get("cause")]
+    causes = [f"{cell_name(cell)}: {cell.get('cause')}" for cell in context.results.cells if cell.get("cause")]
     blocks: list[Block] = [
         Prose("A failure to attack is not privacy.", "lead"),
         Bullets(
@@ -180,19 +185,17 @@ def limits(context: Context) -> Section:
     return Section("limits", "Limits", blocks)
 
 
-def _labels(cell: Json) -> str:
-    labels = ", ".join(str(label) for _, label in sorted((cell.get("labels") or {}).items()))
-    return f"{labels}, seed {cell.get('seed')}" if labels else f"seed {cell.get('seed')}"
-
-
 def reproduce(context: Context) -> Section:
     """How to get the same report again."""
     raw, scenario = context.results.raw, context.results.scenario
     name = scenario.get("name") or "SCENARIO"
+    notes = unique(
+        (setting_name(context.results.setting_of(c)), c["data"]) for c in context.results.cells if c.get("data")
+    )
     facts = [
+        *([f"data: {where}" if where else "data", str(note)] for where, note in notes),
         ["digest of the scenario", str(raw.get("digest") or MISSING)],
         ["seeds", plain(scenario.get("seeds"))],
-        ["fedsim", str(raw.get("fedsim") or MISSING)],
         ["schema of results.json", plain(raw.get("schema_version"))],
     ]
     text = json.dumps(scenario, indent=2, sort_keys=True, ensure_ascii=False, default=str)
@@ -201,54 +204,7 @@ def reproduce(context: Context) -> Section:
         "How to repeat it",
         [
             Code(str(raw.get("command") or f"fedsim run {name}"), "Command"),
-            Table("Identity of this run", ["", "value"], facts, tone="narrow"),
+            Table("Identity of this run", ["", "value"], facts, tone="narrow words"),
             Folded("The whole scenario, as JSON", [Code(text, "Scenario as JSON")]),
         ],
     )
-
-
-def evidence(context: Context) -> Section:
-    """Proof that the controls were on: measured, not configured."""
-    blocks = _facts(context, context.results.raw.get("evidence"), "measured")
-    lead = Prose("What the run measured of its own defences while they worked, and what crossed the wire.")
-    none = Prose("No evidence was stored with this run: that the defences were on rests on the configuration alone.")
-    return Section("evidence", "Evidence that the defences were on", [lead, *blocks] if blocks else [none])
-
-
-def this_run(context: Context) -> Section:
-    """Times, dates and the machine: never the same twice."""
-    blocks = [
-        *_facts(context, context.results.raw.get("timings"), "timings"),
-        *_facts(context, context.results.raw.get("environment"), "environment"),
-    ]
-    return Section("this-run", "Time and place of this run", blocks or [Prose("Nothing was recorded.")])
-
-
-def _facts(context: Context, content: Any, title: str) -> list[Block]:
-    """Any nested JSON as readable tables: cells by their labels, the rest as dotted names."""
-    if not content:
-        return []
-    names = {str(cell.get("digest")): _labels(cell) for cell in context.results.cells}
-    rows = [[names.get(where, where), key, plain(value)] for where, key, value in _flat(content)]
-    if all(row[0] == "" for row in rows):
-        return [Table(title.capitalize(), ["", "value"], [row[1:] for row in rows], tone="words")]
-    return [Table(title.capitalize(), ["where", "what", "value"], rows, tone="words")]
-
-
-def _flat(content: Any) -> list[tuple[str, str, Any]]:
-    """(first key, dotted rest, leaf); a measurement with mean, min and max stays one leaf."""
-    leaves: list[tuple[str, str, Any]] = []
-
-    def walk(where: str, path: tuple[str, ...], value: Any) -> None:
-        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
-            for key, item in sorted(value.items()):
-                walk(where, (*path, str(key)), item)
-        else:
-            leaves.append((where, ".".join(path), value))
-
-    for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
-        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
-            walk(str(key), (), value)
-        else:
-            leaves.append(("", str(key), value))
-    return leaves

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fedsim.report import assurance, measured, sections
+from fedsim.report import apart, assurance, measured, sections
 from fedsim.report.blocks import Section, render
 from fedsim.report.page import PAGE
 from fedsim.report.reading import Results
@@ -29,7 +29,7 @@ SECTIONS: tuple[Callable[[Context], Section], ...] = (
     assurance.limits,
     assurance.reproduce,
 )
-APART: tuple[Callable[[Context], Section], ...] = (assurance.evidence, assurance.this_run)
+APART: tuple[Callable[[Context], Section], ...] = (apart.evidence, apart.this_run)
 """What belongs to one run alone, and differs between two runs of the same scenario."""
 
 

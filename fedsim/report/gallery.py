@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.report.blocks import Band, Block, Gallery, Heading, Prose, Swatch, Table, Tile
+from fedsim.report.blocks import Band, Gallery, Swatch, Tile
 from fedsim.report.palette import Mark
 from fedsim.report.reading import Hit, Results, Setting, Target
 from fedsim.report.tiles import Pictures
@@ -72,7 +72,8 @@ def picture_gallery(
     return Gallery(caption, len(targets), bands)
 
 
-def _about(target: Target) -> str:
+def about(target: Target) -> str:
+    """The words for a target."""
     return f"seed {target.seed}, client {target.client}, example {target.index}"
 
 
@@ -84,7 +85,7 @@ def _truth(pictures: Pictures, targets: list[Target], rows: Sequence[Mapping[Tar
     tiles = []
     for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
         lines = [place(i, len(targets)), f"client {target.client}", f"seed {target.seed}"]
-        tiles.append(Tile(f"Truth: {_about(target)}", pictures.uri(key) if key else None, lines))
+        tiles.append(Tile(f"Truth: {about(target)}", pictures.uri(key) if key else None, lines))
     return [Band("Truth", "what the client holds", tiles, tone="truth")]
 
 
@@ -110,7 +111,7 @@ def _guess(
         value = measure("psnr", next((v for name, v in guessed.items() if name.startswith("psnr_mean")), None))
         tiles.append(
             Tile(
-                f"Guess without any update for {_about(target)}: the mean public image, PSNR {value} dB",
+                f"Guess without any update for {about(target)}: the mean public image, PSNR {value} dB",
                 pictures.uri(means.get(target.seed, "")),
                 (f"{value} dB",),
             )
@@ -140,11 +141,11 @@ def _claims(
         hit = hits.get(target, Hit(None, {}, {}))
         psnr, ssim = measure("psnr", hit.figures.get("psnr")), measure("ssim", hit.figures.get("ssim"))
         if f"{hit.stem}/claim" not in pictures or ("psnr" in hit.figures and psnr == MISSING):
-            tiles.append(Tile(f"No claim under {protocol}: {_about(target)}", None, ("no claim",)))
+            tiles.append(Tile(f"No claim under {protocol}: {about(target)}", None, ("no claim",)))
         elif _elsewhere(pictures, target, hit, rows):
-            tiles.append(Tile(f"Another target under {protocol}: not {_about(target)}", None, ("another target",)))
+            tiles.append(Tile(f"Another target under {protocol}: not {about(target)}", None, ("another target",)))
         else:
-            alt = f"Rebuilt under {protocol}: {_about(target)}, PSNR {psnr} dB, SSIM {ssim}"
+            alt = f"Rebuilt under {protocol}: {about(target)}, PSNR {psnr} dB, SSIM {ssim}"
             tiles.append(Tile(alt, pictures.uri(f"{hit.stem}/claim"), (f"{psnr} dB", f"SSIM {ssim}")))
     return Band(name, reason, tiles)
 
@@ -163,50 +164,3 @@ def _elsewhere(pictures: Pictures, target: Target, hit: Hit, rows: Sequence[Mapp
     reference = _truth_key(pictures, target, rows)
     own = f"{hit.stem}/truth"
     return bool(reference and own in pictures and not np.array_equal(pictures.array(reference), pictures.array(own)))
-
-
-def record_tables(
-    results: Results, setting: Setting, attack: str, round: Any, rung: str, metric: str, count: int = 3
-) -> list[Block]:
-    """For tables and text: one table per target, the truth beside each protocol's claim, feature by feature."""
-    hits = {p: results.hits_of(p, setting, attack, round) for p in results.protocols}
-    rows = [h for h in hits.values() if any(hit.rows for hit in h.values())]
-    if not rows:
-        return []
-    blocks: list[Block] = []
-    targets = chosen(rows, metric, count)
-    for i, target in enumerate(targets):
-        claims = {p: h[target].rows or {} for p, h in hits.items() if target in h}
-        first = next((record for record in claims.values() if record.get("truth") is not None), {})
-        truth = list(first.get("truth") or [])
-        length = max([len(truth), *(len(record.get("claim") or []) for record in claims.values())])
-        columns = list(next(iter(claims.values())).get("columns") or [])
-        names = [str(columns[j]) if j < len(columns) else str(j + 1) for j in range(length)]
-        head = ["feature" if columns else "position", *(["truth"] if truth else []), *claims]
-        body = [
-            [
-                name,
-                *([_value(truth, j)] if truth else []),
-                *(_claim(truth, c.get("claim") or [], j) for c in claims.values()),
-            ]
-            for j, name in enumerate(names)
-        ]
-        title = f"{place(i, len(targets)) or 'target'}: {_about(target)}"
-        blocks.append(Heading(title[0].upper() + title[1:]))
-        blocks.append(
-            Table(f"{attack} at rung {rung}, round {round}; ✓ marks a value that the claim has right", head, body)
-        )
-    if not any(record.rows and record.rows.get("truth") is not None for row in rows for record in row.values()):
-        blocks.append(Prose("The truth was not stored with this run: claims stand alone.", "note"))
-    return blocks
-
-
-def _value(values: Sequence[Any], j: int) -> str:
-    if j >= len(values):
-        return "–"
-    return values[j] if isinstance(values[j], str) else measure("", values[j])
-
-
-def _claim(truth: Sequence[Any], claim: Sequence[Any], j: int) -> str:
-    text = _value(claim, j)
-    return f"{text} ✓" if truth and text == _value(truth, j) and text != "–" else text

@@ -146,17 +146,18 @@ def utility(context: Context) -> Section:
 
 
 def _psnr(results: Results, setting: Setting) -> list[Json]:
-    return [s for s in results.summary if results.setting_of(s) == setting and s.get("metric") in ("psnr", None)]
+    return [s for p in results.protocols for s in results.attempts_of(p, setting) if s.get("metric") == "psnr"]
 
 
 def _point(results: Results, protocol: str, setting: Setting) -> plots.Point:
-    """A protocol's place in the plot; a first round is enough where an attack ran in several."""
+    """A protocol's place in the plot; attacks carry their round where there are several."""
     spans: dict[str, tuple[float, float, float]] = {}
+    several = len({entry.get("round") for entry in _psnr(results, setting)}) > 1
     for entry in _psnr(results, setting):
         middle = finite(entry.get("median"))
         if results.protocol_of(entry) == protocol and middle is not None:
             low, high = finite(entry.get("low")), finite(entry.get("high"))
-            name = f"{entry.get('attack')}, round {entry.get('round')}"
+            name = str(entry.get("attack")) + (f", round {entry.get('round')}" if several else "")
             spans[name] = (middle if low is None else low, middle, middle if high is None else high)
     accuracy = results.accuracy_of(protocol, setting)
     middle = mean(accuracy)

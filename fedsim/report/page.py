@@ -40,7 +40,8 @@ stands outside any comparison.</p>
 {% endfor %}
 </div>
 </main>
-<footer>Made by fedsim {{ version }}. Every figure here is also in results.json, beside this page.</footer>
+<footer>Made by fedsim{% if version %} {{ version }}{% endif %}.
+Every figure here is also in results.json, beside this page.</footer>
 </body>
 </html>
 """

@@ -76,9 +76,9 @@ def leakage_against_noise(points: list[Point], marks: Mapping[str, Mark], baseli
                     f"↑ {point.leakage[attack][1]:.0f}", (x, middle), (8, 0), textcoords="offset points", va="center"
                 )  # fmt: skip
     if baseline is not None:
-        above.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="guessing, without an update")
+        above.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="guessing")
     above.set_ylabel(axis)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=9, handlelength=2.6)
+    figure.legend(loc="outside upper center", ncols=_columns([*attacks, "guessing"]), fontsize=9, handlelength=2.6)
     for point in points:
         if point.accuracy:
             _interval(below, places[point.protocol], point.accuracy, marks[point.protocol], "full")
@@ -108,7 +108,7 @@ def accuracy_per_round(curves: Mapping[str, Mapping[int, list[float]]], marks: M
     axes.set_ylabel("accuracy on held-out data")
     axes.set_ylim(0, 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=_columns(list(curves)), fontsize=9)
     return figure
 
 
@@ -136,6 +136,12 @@ def _filled(fill: Fill, colour: str) -> dict[str, Any]:
         "markerfacecoloralt": PAPER,
         "markeredgewidth": 1.4,
     }
+
+
+def _columns(labels: list[str]) -> int:
+    """Columns of a legend that fit beside one another."""
+    longest = max(map(len, labels), default=0)
+    return 1 if longest > 24 else 2 if longest > 14 else 3
 
 
 def _wrapped(text: str) -> str:

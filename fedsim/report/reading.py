@@ -20,6 +20,13 @@ def setting_name(setting: Setting) -> str:
     return ", ".join(label if axis == "task" else f"{axis.split('.')[-1]} {label}" for axis, label in setting)
 
 
+def cell_name(cell: Json) -> str:
+    """The words for one cell: its labels and its seed."""
+    return ", ".join(
+        [*(str(label) for _, label in sorted((cell.get("labels") or {}).items())), f"seed {cell.get('seed')}"]
+    )
+
+
 @dataclass(frozen=True)
 class Target:
     """One private example under attack, the same in every protocol: a seed, a client and an index."""
@@ -92,6 +99,10 @@ class Results:
     def combinations(self) -> list[tuple[str, Setting]]:
         """Every (protocol, setting) that has a cell, settings outermost."""
         return [(p, s) for s in self.settings for p in self.protocols if self.cells_of(p, s)]
+
+    def attempts_of(self, protocol: str, setting: Setting) -> list[Json]:
+        """The summary entries of real attacks: what needs no update (rung L0) is the baseline, not an attack."""
+        return [entry for entry in self.summary_of(protocol, setting) if entry.get("rung") != "L0"]
 
     def cells_of(self, protocol: str, setting: Setting) -> list[Json]:
         """The cells of one combination: one per seed."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attacks.metrics import THRESHOLDS
+from fedsim.leakage import MARGIN_DB, TOKEN_SHARE
 from fedsim.report import plots
 from fedsim.report.blocks import (
     Block,
@@ -17,9 +19,10 @@ from fedsim.report.blocks import (
     Swatch,
     Table,
 )
-from fedsim.report.gallery import picture_gallery, record_tables
+from fedsim.report.gallery import picture_gallery
 from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
+from fedsim.report.records import record_tables
 from fedsim.report.tiles import Pictures
 from fedsim.report.wording import (
     ADVERSARIES,
@@ -72,7 +75,7 @@ def holds(entry: Json) -> bool:
 
 def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
     """One combination's verdict in two words: the worst of its attacks counts."""
-    entries = results.summary_of(protocol, setting)
+    entries = results.attempts_of(protocol, setting)
     cells = results.cells_of(protocol, setting)
     if any(map(is_broken, entries)):
         return Chip("broken", "bad")
@@ -89,13 +92,13 @@ def verdict(context: Context) -> Section:
     kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
     plural = "combinations of protocol and setting" if len(results.settings) > 1 else "protocols"
     lead = f"Of {counted(len(words), kind, plural)}: {listed(tally)}." if words else "Nothing was run."
-    head = ["protocol", "verdict", "strongest attack, median", "accuracy", "epsilon"]
+    head = ["protocol", "verdict", "rebuilt", "strongest attack, median", "accuracy", "epsilon"]
     tables = [
         Table(
             f"Verdict on {setting_name(setting)}" if setting_name(setting) else "Verdict by protocol",
             head,
             [_verdict_row(context, protocol, its) for protocol, its in results.combinations if its == setting],
-            head[3:],
+            ("rebuilt", "accuracy", "epsilon"),
         )
         for setting in results.settings
     ]
@@ -106,9 +109,15 @@ def verdict(context: Context) -> Section:
             Prose(lead, "lead"),
             *tables,
             Prose(
-                "“Broken” means that an attack rebuilt data at the rung named, given what that rung grants. “Not "
-                "broken” means that the attacks named, with the budget they had, did not. A stronger attack may. "
-                "“Undecided” means that no attack gave an answer that counts either way.",
+                "“Broken” means that an attack rebuilt at least one example at the rung named, given what that rung "
+                "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
+                "attack may. “Undecided” means that no attack gave an answer that counts either way.",
+                "note",
+            ),
+            Prose(
+                f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on, if that beats the best guess without any "
+                f"update by {MARGIN_DB:g} dB; a record when every column is right; a text when {share(TOKEN_SHARE)} of "
+                "its words are, in both cases better than guessing.",
                 "note",
             ),
         ],
@@ -117,14 +126,15 @@ def verdict(context: Context) -> Section:
 
 def _verdict_row(context: Context, protocol: str, setting: Setting) -> list[object]:
     """Verdict sentences, the headline figure, accuracy and epsilon of one combination."""
-    results = context.results
-    said = unique(str(s.get("verdict") or "") for s in results.summary_of(protocol, setting))
+    results, attempts = context.results, context.results.attempts_of(protocol, setting)
+    said = unique(str(s.get("verdict") or "") for s in attempts)
     said = sorted(filter(None, said), key=lambda text: not text.lower().startswith("broken"))
     note = "; ".join(filter(None, [*said, results.lost(protocol, setting)]))
     privacy = results.privacy_of(protocol, setting)
     return [
         context.swatch(protocol),
         Cell(judgement(results, protocol, setting), note or "no attack gave an answer that counts"),
+        share(max((finite(s.get("recovered")) or 0.0 for s in attempts if "recovered" in s), default=None)),
         Cell(*_headline_figure(results, protocol, setting)),
         share(mean(results.accuracy_of(protocol, setting))),
         Cell(epsilon(privacy), f"per {privacy['unit']}" if privacy and privacy.get("unit") else ""),
@@ -133,7 +143,7 @@ def _verdict_row(context: Context, protocol: str, setting: Setting) -> list[obje
 
 def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
     """The strongest attack's median figure in the first metric reported, and what guessing gives."""
-    entries = [s for s in results.summary_of(protocol, setting) if finite(s.get("median")) is not None]
+    entries = [s for s in results.attempts_of(protocol, setting) if finite(s.get("median")) is not None]
     if not entries:
         return MISSING, ""
     first = [s for s in entries if s.get("metric") == entries[0].get("metric")]
@@ -183,10 +193,11 @@ def _defence(defence: Json) -> str:
 
 
 def _threat(results: Results) -> list[str]:
-    """The scenario's threat model as sentences: the run's own words where it brings them."""
-    given = results.raw.get("threat_model")
-    if isinstance(given, (list, tuple)) and given:
-        return [" ".join(str(sentence) for sentence in given)]
+    """The threat model as sentences: the run's own words where all its cells share them."""
+    told = [[str(sentence) for sentence in cell.get("threat_model") or []] for cell in results.cells]
+    common = [sentence for sentence in told[0] if all(sentence in others for others in told)] if told else []
+    if common:
+        return [*common, "Where the cells differ, the table says how."]
     adversary, federation = results.scenario.get("adversary") or {}, results.scenario.get("federation") or {}
     knows = [KNOWLEDGE.get(str(k), str(k)) for k in adversary.get("knows") or []]
     asked = federation.get("cohort") or federation.get("clients")
@@ -244,7 +255,8 @@ def _by_strength(results: Results, setting: Setting) -> list[tuple[str, Any, str
     reached: dict[tuple[str, Any], float] = {}
     for protocol in results.protocols:
         for key, records in results.attacks_of(protocol, setting).items():
-            rungs.setdefault(key, str(records[0].get("rung")))
+            if records[0].get("rung") != "L0":
+                rungs.setdefault(key, str(records[0].get("rung")))
         for entry in results.summary_of(protocol, setting):
             key = (str(entry.get("attack")), entry.get("round"))
             reached[key] = max(reached.get(key, -1.0), finite(entry.get("median")) or -1.0)

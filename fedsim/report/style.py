@@ -80,11 +80,13 @@ footer{padding:2rem 1.25rem 3rem;color:var(--quiet);font-size:.875rem}
 nav ol{display:block;columns:2}.truth .tiles .first{min-height:2.7em}
 td{min-width:6.5rem}.words td,td:has(.chip){min-width:11rem}}
 @page{size:A4;margin:16mm 15mm 18mm}
-@media print{:root{color-scheme:light}body{font-size:9.5pt;line-height:1.45}main,header,footer{max-width:none;padding:0}
-nav,.skip{display:none}header{padding-top:0}h2{margin-top:1.6rem;break-after:avoid}h3{break-after:avoid}
-tr,.band,.plot,p,li{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt;min-width:100%}
-th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group}td.num{white-space:normal}
-.pair{grid-template-columns:1fr 1fr}.plot svg{max-width:100%}.tiles{grid-template-columns:repeat(var(--columns),22mm)}
+@media print{:root{color-scheme:light}html{font-size:9.5pt}body{line-height:1.45}
+main,header,footer{max-width:none;padding:0}nav,.skip{display:none}header{padding-top:0}
+h2{margin-top:1.6rem;break-after:avoid}h3{break-after:avoid}tr,.band,.plot,p,li{break-inside:avoid}
+.scroll{overflow:visible;background:none}table{font-size:.84rem;min-width:100%}th small,td small{font-size:.95em}
+th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group}
+.pair{grid-template-columns:1fr 1fr}.plot svg{max-width:74mm}figure{margin:.6rem 0 1rem}
+.tiles{grid-template-columns:repeat(var(--columns),22mm)}
 pre{white-space:pre-wrap;overflow:visible}a{color:inherit;text-decoration:none}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 details::details-content{content-visibility:visible;height:auto}}

@@ -60,4 +60,4 @@ def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, A
             median, guess, low, high = (measure(metric, entry.get(k)) for k in ("median", "baseline", "low", "high"))
             text = "\n".join(filter(None, [f"{median} ({guess})", f"[{low}, {high}]", doubt]))
             return [text, share((entry.get("fractions") or {}).get("30")), labels]
-    return [doubt or "no figure", MISSING, labels]
+    return [doubt or ("no figure" if labels == MISSING else "labels only"), MISSING, labels]

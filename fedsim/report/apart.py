@@ -1,0 +1,105 @@
+"""The document's last sections, which belong to one run alone: evidence measured, times, the machine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim.report.blocks import Block, Folded, Prose, Section, Table
+from fedsim.report.reading import Setting, cell_name, setting_name, unique
+from fedsim.report.sections import Context
+from fedsim.report.wording import MISSING, finite, listed, number, plain
+
+
+def evidence(context: Context) -> Section:
+    """Proof that the controls were on: measured, not configured."""
+    results, content = context.results, context.results.raw.get("evidence")
+    facts = _facts(context, content, "measured")
+    if not facts:
+        text = "No evidence was stored with this run: that the defences were on rests on the configuration alone."
+        return Section("evidence", "Evidence that the defences were on", [Prose(text)])
+    blocks: list[Block] = [
+        Prose(
+            "What the run measured of its own defences while they worked, and what crossed the wire. Noise is the "
+            "standard deviation of what was added; norms are the largest over clients, rounds and seeds."
+        )
+    ]
+    head = ["protocol", "noise set", "noise measured", "clip set", "norm before", "norm after", "on the wire",
+            "updates readable", "one model for all"]  # fmt: skip
+    for setting in results.settings:
+        title = setting_name(setting)
+        rows = [_proof(context, content, p, its) for p, its in results.combinations if its == setting]
+        blocks.append(Table(f"Measured{f' on {title}' if title else ''}", head, rows, head[1:6]))
+    return Section(
+        "evidence", "Evidence that the defences were on", [*blocks, Folded("Every measurement, cell by cell", facts)]
+    )
+
+
+def _proof(context: Context, content: Any, protocol: str, setting: Setting) -> list[object]:
+    """What was set and what was measured, for one combination over its seeds."""
+    results = context.results
+    cells = [content.get(str(cell.get("digest"))) or {} for cell in results.cells_of(protocol, setting)]
+    leaves = [(path.split(".")[-1], value) for cell in cells for _, path, value in _flat({"cell": cell})]
+
+    def seen(name: str) -> list[Any]:
+        return [value for key, value in leaves if key == name]
+
+    def extreme(name: str, bound: str, choose: Any) -> float | None:
+        return choose(
+            (v[bound] for v in seen(name) if isinstance(v, Mapping) and finite(v[bound]) is not None), default=None
+        )
+
+    statement = results.privacy_of(protocol, setting) or {}
+    clip, noise = finite(statement.get("clip")), results.noise_of(protocol, setting)
+    low, high = extreme("noise_std", "min", min), extreme("noise_std", "max", max)
+    mine = listed(unique(plain(value) for value in seen("forms"))) or MISSING
+    agreed = unique(plain(value) for value in seen("same_model_for_all"))
+    return [
+        context.swatch(protocol),
+        number(clip * noise) if clip and noise else MISSING,
+        MISSING if low is None else f"{number(low)} to {number(high)}",
+        number(clip),
+        number(extreme("norm_before", "max", max)),
+        number(extreme("norm_after", "max", max)),
+        mine,
+        number(sum(seen("readable_updates"))) if seen("readable_updates") else MISSING,
+        listed(agreed) or MISSING,
+    ]
+
+
+def this_run(context: Context) -> Section:
+    """Times, dates and the machine: never the same twice."""
+    times = _facts(context, context.results.raw.get("timings"), "timings")
+    blocks = [
+        *_facts(context, context.results.raw.get("environment"), "environment"),
+        *([Folded("Times", times)] if times else []),
+    ]
+    return Section("this-run", "Time and place of this run", blocks or [Prose("Nothing was recorded.")])
+
+
+def _facts(context: Context, content: Any, title: str) -> list[Block]:
+    """Any nested JSON as readable tables: cells by their labels, the rest as dotted names."""
+    if not content:
+        return []
+    names = {str(cell.get("digest")): cell_name(cell) for cell in context.results.cells}
+    rows = [[names.get(where, where), key, plain(value)] for where, key, value in _flat(content)]
+    if all(row[0] == "" for row in rows):
+        return [Table(title.capitalize(), ["", "value"], [row[1:] for row in rows], tone="words")]
+    return [Table(title.capitalize(), ["where", "what", "value"], rows, tone="words")]
+
+
+def _flat(content: Any) -> list[tuple[str, str, Any]]:
+    """(first key, dotted rest, leaf); a measurement with mean, min and max stays one leaf."""
+    leaves: list[tuple[str, str, Any]] = []
+
+    def walk(where: str, path: tuple[str, ...], value: Any) -> None:
+        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
+            for key, item in sorted(value.items()):
+                walk(where, (*path, str(key)), item)
+        else:
+            leaves.append((where, ".".join(path), value))
+
+    for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
+        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
+            walk(str(key), (), value)
+        else:
+            leaves.append(("", str(key), value))
+    return leaves
