@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attacks.labels import mean_gradient_factor, sign_rule_label
 from attacks.losses import LOSSES
-from attacks.probe import Dense, input_layer, sandbox
+from attacks.probe import Dense, device_of, input_layer, sandbox
 from attacks.ranges import bounds
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
@@ -21,6 +21,8 @@ from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstr
 _SAME = 1e-5
 """Two rows whose images differ by less than this part of their size hold the same image: far above the rounding of
 float32, far below the difference between two mixtures of the same examples."""
+_DISTINCT = 1e-2
+"""Two claims differ by more than this part of their size, or are one image that rounding or noise set apart."""
 _EXPLAINED = 1e-3
 """A row whose bias gradient the model repeats to within this part of it, given the row's image, holds that image."""
 _ROUNDS = 100
@@ -64,7 +66,7 @@ def rank_one(rows: Tensor, box: tuple[Tensor, Tensor] | None = None) -> tuple[Te
             if not scale.any():
                 break
             image = (rows[:, :-1].T @ scale / scale.square().sum()).clamp(*box)
-            if torch.allclose(image, before, rtol=0, atol=1e-12):
+            if torch.allclose(image, before, rtol=0, atol=1e-9):
                 break
     direction = torch.cat([image, image.new_ones(1)])
     fitted = torch.outer(rows @ direction, direction) / direction.square().sum()
@@ -153,7 +155,8 @@ def _rows(obs: Observation, layer: Dense) -> Tensor:
     missing = [name for name in (layer.weight, layer.bias) if name not in obs.update]
     if missing:
         raise NotApplicable(f"the update of {' and '.join(missing)}", "L4")
-    return torch.cat([obs.update[layer.weight], obs.update[layer.bias][:, None]], dim=1).double()
+    rows = torch.cat([obs.update[layer.weight], obs.update[layer.bias][:, None]], dim=1)
+    return rows.to(device_of(obs.model), torch.float64)
 
 
 def _box(know: Knowledge, order: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -207,7 +210,14 @@ def _disaggregate(
         outside = 0.0 if box is None else float((image - image.clamp(*box)).norm() / image.norm())
         found.append(_Candidate(image, group, outside if outside > _SAME else 0.0, mismatch, label))
     found.sort(key=lambda c: (not c.evident(), c.mismatch >= _EXPLAINED, -len(c.rows), c.outside, c.mismatch))
-    return [c for c in found if know.batch_size is not None or c.evident()][: know.batch_size]
+    chosen: list[_Candidate] = []
+    for candidate in found:
+        if len(chosen) == know.batch_size or (know.batch_size is None and not candidate.evident()):
+            break
+        apart = _DISTINCT * candidate.image.norm()
+        if all((candidate.image - other.image).norm() > apart for other in chosen):
+            chosen.append(candidate)
+    return chosen
 
 
 def _explain(

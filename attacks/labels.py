@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.losses import LOSSES
-from attacks.probe import Dense, output_layer, proxies, trace
+from attacks.probe import Dense, device_of, output_layer, proxies, trace
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
@@ -23,7 +23,9 @@ def sign_rule_label(obs: Observation, know: Knowledge) -> int | None:
     layer = output_layer(obs.model, know)
     if layer is None or know.loss == "next_token":
         return None
-    parts = [obs.update[name].double().reshape(know.num_classes, -1) for name in layer.parameters if name in obs.update]
+    device = device_of(obs.model)
+    seen = [obs.update[name].to(device, torch.float64) for name in layer.parameters if name in obs.update]
+    parts = [tensor.reshape(know.num_classes, -1) for tensor in seen]
     if not any(part.any() for part in parts):
         return None
     block = torch.cat(parts, dim=1)
@@ -56,9 +58,9 @@ def _estimate(obs: Observation, know: Knowledge, generator: torch.Generator) -> 
         raise NotApplicable("the update of a dense output layer", "L4")
     softmax, activations = _activations(obs, know, layer, generator)
     if layer.bias is not None and layer.bias in obs.update:
-        slope = obs.update[layer.bias].double()
+        slope = obs.update[layer.bias].to(softmax)
     else:
-        slope = obs.update[layer.weight].double() @ activations / activations.square().sum()
+        slope = obs.update[layer.weight].to(softmax) @ activations / activations.square().sum()
     factor = mean_gradient_factor(obs, know)
     slope = slope * (_largest_factor(slope, softmax) if factor is None else factor)
     raw = ((softmax - slope) * know.batch_size).clamp_min(0).cpu()
