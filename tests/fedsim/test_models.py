@@ -27,6 +27,15 @@ CASES = [("photos", *m) for m in IMAGE_MODELS] + [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small models gain nothing from more, and lose much where test workers compete for the processor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def datasets():
     return {name: load_dataset(name, {}, 0) for name in ("digits", "faces", "photos", "records", "messages", "wine")}
