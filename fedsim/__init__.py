@@ -8,6 +8,9 @@ from pathlib import Path
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray would print advice of its own between our lines: on a change to come, and on workers that we replace.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
 
 for _name in ("strategies", "attacks", "crypto"):
     _found, _wanted = find_spec(_name), Path(__file__).resolve().parents[1] / _name
