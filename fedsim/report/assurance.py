@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from attacks import available
-from fedsim.report.blocks import Block, Bullets, Code, Folded, Prose, Section, Table
+from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, RUNGS, counted, epsilon, finite, listed, number, plain, size
@@ -49,10 +49,11 @@ def privacy(context: Context) -> Section:
     fields = [(key, words) for key, words in STATEMENT if any(key in statement for statement in found.values())]
     known = {key for key, _ in STATEMENT}
     fields += [(key, key.replace("_", " ")) for key in sorted({k for s in found.values() for k in s} - known)]
-    rows = [
-        [words, *(epsilon(s) if key == "epsilon" else plain(s.get(key)) for s in found.values())]
-        for key, words in fields
-    ]
+    rows: list[list[object]] = []
+    for key, words in fields:
+        values = [epsilon(s) if key == "epsilon" else plain(s.get(key)) for s in found.values()]
+        shared = len(set(values)) == 1 and len(values) > 1
+        rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
     without = [f"“{protocol}”" for protocol in results.protocols if protocol not in found]
     blocks: list[Block] = [
         Table("The statement behind each epsilon", ["", *found], rows),
@@ -166,8 +167,7 @@ def _step(rung: str) -> int:
 
 def limits(context: Context) -> Section:
     """How far the result carries."""
-    failures = [str(line) for cell in context.results.cells for line in cell.get("client_failures") or []]
-    causes = [f"{cell_name(cell)}: {cell.get('cause')}" for cell in context.results.cells if cell.get("cause")]
+    problems = [line for cell in context.results.cells for line in _problems(cell)]
     blocks: list[Block] = [
         Prose("A failure to attack is not privacy.", "lead"),
         Bullets(
@@ -180,9 +180,19 @@ def limits(context: Context) -> Section:
             ]
         ),
     ]
-    if causes or failures:
-        blocks.append(Folded(f"{counted(len(causes + failures), 'problem')} in this run", [Bullets(causes + failures)]))
+    if problems:
+        blocks.append(Folded(f"{counted(len(problems), 'problem')} in this run", [Bullets(problems)]))
     return Section("limits", "Limits", blocks)
+
+
+def _problems(cell: Json) -> list[str]:
+    """What went wrong in one cell: its own failure, clients that could not be used, attacks that broke."""
+    lines = [str(cell["cause"])] if cell.get("cause") else []
+    for row in cell.get("training") or []:
+        failed = sorted((row.get("failed") or {}).items())
+        lines += [f"round {row.get('round')}, client {client}: {reason}" for client, reason in failed]
+    lines += [f"{a.get('name')}: {a.get('reason')}" for a in cell.get("attacks") or [] if a.get("status") == "failed"]
+    return [f"{cell_name(cell)}: {line}" for line in lines]
 
 
 def reproduce(context: Context) -> Section:

@@ -1,5 +1,6 @@
 """The document's sections of figures: leakage in a table, leakage against utility in plots."""
 
+from attacks.metrics import PSNR_CAP
 from fedsim.report import plots
 from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Section, Table
 from fedsim.report.gallery import status
@@ -28,13 +29,15 @@ def leakage(context: Context) -> Section:
             "Each figure is a median over victims and seeds, with its confidence interval in brackets. “Most leaked” "
             "is the single worst case. “Guessing” is what one would score with no update at all: a figure near it "
             "shows no leakage. “> 30 dB” is the share of examples rebuilt above that quality; at 20 dB a picture is "
-            "recognisable, at 30 dB it is clear, at 40 dB it is practically the original."
+            f"recognisable, at 30 dB it is clear, at 40 dB it is practically the original. {PSNR_CAP:g} dB stands for "
+            "an exact copy."
         )
     ]
     head = ["protocol", "attack", "metric", "median", "most leaked", "guessing", "> 20 dB", "> 30 dB", "> 40 dB",
             "labels right"]  # fmt: skip
     for setting in results.settings:
-        rows = [row for p, its in results.combinations if its == setting for row in _leakage_rows(context, p, its)]
+        mine = [protocol for protocol, its in results.combinations if its == setting]
+        rows = [row for p in mine for row in _leakage_rows(context, p, setting)]
         title = setting_name(setting)
         blocks.append(Table(f"Leakage{f' on {title}' if title else ''}", head, rows, tuple(head[3:])))
     blocks += [Heading("The attacks"), _attacks(results)]
@@ -64,6 +67,8 @@ def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[lis
     results, rows = context.results, []
     swatch = context.swatch(protocol)
     for (name, round), records in results.attacks_of(protocol, setting).items():
+        if records[0].get("rung") == "L0" and protocol != results.protocols[0]:
+            continue  # guessing knows nothing of the protocol
         label, reason = f"{name} @ {records[0].get('rung')}", status(results, protocol, setting, records)
         entries = [
             entry

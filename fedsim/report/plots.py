@@ -141,7 +141,7 @@ def _filled(fill: Fill, colour: str) -> dict[str, Any]:
 def _columns(labels: list[str]) -> int:
     """Columns of a legend that fit beside one another."""
     longest = max(map(len, labels), default=0)
-    return 1 if longest > 24 else 2 if longest > 14 else 3
+    return 1 if longest > 24 else 2
 
 
 def _wrapped(text: str) -> str:

@@ -7,26 +7,13 @@ from typing import Any
 from attacks.metrics import THRESHOLDS
 from fedsim.leakage import MARGIN_DB, TOKEN_SHARE
 from fedsim.report import plots
-from fedsim.report.blocks import (
-    Block,
-    Cell,
-    Chip,
-    Drawing,
-    Folded,
-    Heading,
-    Prose,
-    Section,
-    Swatch,
-    Table,
-)
+from fedsim.report.blocks import Block, Bullets, Cell, Chip, Drawing, Folded, Heading, Prose, Section, Swatch, Table
 from fedsim.report.gallery import picture_gallery
 from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.records import record_tables
 from fedsim.report.tiles import Pictures
 from fedsim.report.wording import (
-    ADVERSARIES,
-    KNOWLEDGE,
     MISSING,
     MUST_TRUST,
     SERVER_SEES,
@@ -157,10 +144,12 @@ def who_sees_what(context: Context) -> Section:
     """The threat model in words: parties, what the server receives under each protocol, what it is told."""
     results = context.results
     rows: list[list[object]] = []
+    common, own = _threat(results)
     for protocol in results.protocols:
         kinds = [_defence(defence) for defence in results.stacks.get(protocol, [])] or ["plain"]
         sees = SERVER_SEES.get(kinds[-1], "what the defence named leaves visible")
-        rows.append([context.swatch(protocol), sees, "; ".join(unique(MUST_TRUST.get(k, MISSING) for k in kinds))])
+        sees_cell = Cell(sees, own.get(protocol, ""))
+        rows.append([context.swatch(protocol), sees_cell, "; ".join(unique(MUST_TRUST.get(k, MISSING) for k in kinds))])
     others = [
         ["each client", "its own data, every model it is sent, its own update"],
         ["other clients", "the models they are sent; never another client's update"],
@@ -171,7 +160,7 @@ def who_sees_what(context: Context) -> Section:
         "who-sees-what",
         "Who sees what",
         [
-            *(Prose(sentence) for sentence in _threat(results)),
+            Bullets(common),
             Table(
                 "What the server receives", ["protocol", "the server sees", "what must be trusted"], rows, tone="words"
             ),
@@ -192,24 +181,16 @@ def _defence(defence: Json) -> str:
     return "sample_dp" if kind == "client_dp" and defence.get("level") == "example" else kind
 
 
-def _threat(results: Results) -> list[str]:
-    """The threat model as sentences: the run's own words where all its cells share them."""
-    told = [[str(sentence) for sentence in cell.get("threat_model") or []] for cell in results.cells]
-    common = [sentence for sentence in told[0] if all(sentence in others for others in told)] if told else []
-    if common:
-        return [*common, "Where the cells differ, the table says how."]
-    adversary, federation = results.scenario.get("adversary") or {}, results.scenario.get("federation") or {}
-    knows = [KNOWLEDGE.get(str(k), str(k)) for k in adversary.get("knows") or []]
-    asked = federation.get("cohort") or federation.get("clients")
-    sends = "the gradient of one batch" if federation.get("algorithm") == "fedsgd" else "what local training changed"
-    return [
-        ADVERSARIES.get(str(adversary.get("kind")), f"The adversary is {adversary.get('kind') or 'not described'}."),
-        f"There are {counted(int(federation.get('rounds') or 1), 'round')}. In each the server asks {asked} of "
-        f"{federation.get('clients')} clients, and each sends {sends}; a batch holds "
-        f"{counted(int(federation.get('batch_size') or 1), 'example')}.",
-        "It knows the architecture, the weights it sent, and the loss. "
-        + (f"It is also told {listed(knows)}." if knows else "It is told nothing else."),
+def _threat(results: Results) -> tuple[list[str], dict[str, str]]:
+    """The threat model's sentences that all cells share, and for each protocol those that are its own."""
+    told = [
+        (results.protocol_of(c), [str(sentence) for sentence in c.get("threat_model") or []]) for c in results.cells
     ]
+    common = [sentence for sentence in told[0][1] if all(sentence in others for _, others in told)] if told else []
+    own: dict[str, list[str]] = {}
+    for protocol, sentences in told:
+        own.setdefault(protocol, []).extend(sentence for sentence in sentences if sentence not in common)
+    return common, {protocol: " ".join(unique(sentences)) for protocol, sentences in own.items()}
 
 
 def gallery(context: Context) -> Section:

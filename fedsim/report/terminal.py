@@ -44,6 +44,7 @@ def _rows(read: Results, protocol: str, setting: Setting) -> list[list[str]]:
             *_figures(read, protocol, setting, (name, round), records),
         ]
         for (name, round), records in read.attacks_of(protocol, setting).items()
+        if records[0].get("rung") != "L0"
     ]
     rows = rows or [[read.lost(protocol, setting) or "no attack", MISSING, MISSING, MISSING]]
     return [[protocol, *rows[0], *own], *(["", *row, "", "", ""] for row in rows[1:])]

@@ -36,12 +36,6 @@ KNOWLEDGE = {
     "planted": "what it planted in the model itself",
 }
 
-ADVERSARIES = {
-    "honest_but_curious": "The server runs the protocol correctly, keeps every message it receives, and studies them.",
-    "malicious_model": "The server sends crafted models to the clients, and otherwise follows the protocol.",
-    "malicious_protocol": "The server deviates from the protocol itself: it may lie about cohorts, keys or drop-outs.",
-}
-
 SERVER_SEES = {
     "plain": "each client's update in the clear",
     "client_dp": "each client's update after the client clipped it and added noise",
@@ -170,8 +164,8 @@ def plain(value: Any) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and math.isfinite(value) and 1e-3 <= abs(value) < 1e6:
-        return f"{value:,.4g}".replace("-", "−")
+    if isinstance(value, float) and 1e-3 <= abs(value) < 1e3:
+        return f"{value:.4g}".replace("-", "−")
     if isinstance(value, (int, float)):
         return number(value)
     if isinstance(value, Mapping):

@@ -99,7 +99,11 @@ def _cell(
         "digest": digest,
         "status": "failed" if failed else "done",
         "cause": "client 2 returned an update that is not finite in round 3: training diverged" if failed else None,
-        "client_failures": [],
+        "threat_model": [
+            "The server runs the protocol as agreed and is curious.",
+            "Updates cross the wire as they are." if protocol == "none" else f"Before an update leaves: {protocol}.",
+        ],
+        "data": f"{task}: shipped inside scikit-learn.",
         "training": [],
         "privacy": None,
         "side_channels": [],
