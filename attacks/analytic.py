@@ -21,7 +21,7 @@ from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstr
 _SAME = 1e-5
 """Two rows whose images differ by less than this part of their size hold the same image: far above the rounding of
 float32, far below the difference between two mixtures of the same examples."""
-_DISTINCT = 1e-2
+_DISTINCT = 1e-3
 """Two claims differ by more than this part of their size, or are one image that rounding or noise set apart."""
 _EXPLAINED = 1e-3
 """A row whose bias gradient the model repeats to within this part of it, given the row's image, holds that image."""

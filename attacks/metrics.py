@@ -26,12 +26,13 @@ def mse(claims: Tensor, targets: Tensor) -> Tensor:
 def match(claims: Tensor, targets: Tensor) -> Tensor:
     """For each of B targets the index of the claim assigned to it, -1 for none: the assignment of least total error.
 
-    Hungarian method on squared error; on positions that differ where both hold tokens. No claim serves two targets;
-    a non-finite claim is assigned last of all.
+    Hungarian method on the root of the mean squared error (the error itself breaks the triangle inequality, and a
+    wild claim could then drive an exact one from its target); on positions that differ where both hold tokens. No
+    claim serves two targets; a non-finite claim is assigned last of all.
     """
     flat, goal = claims.flatten(1).double().cpu(), targets.flatten(1).double().cpu()
     tokens = not targets.is_floating_point()
-    cost = torch.cdist(goal, flat, p=0.0) if tokens else torch.cdist(goal, flat).square() / flat.shape[1]
+    cost = torch.cdist(goal, flat, p=0.0) if tokens else torch.cdist(goal, flat) / flat.shape[1] ** 0.5
     worst = cost[cost.isfinite()].max() if cost.isfinite().any() else torch.tensor(1.0)
     rows, columns = linear_sum_assignment(cost.nan_to_num(nan=torch.inf).clamp_max(float(2 * worst + 1)).numpy())
     assigned = torch.full((len(targets),), -1, dtype=torch.long)

@@ -24,7 +24,7 @@ def test_match_is_the_cheapest_assignment(seed, claims, targets):
     pairs = [(t, int(c)) for t, c in enumerate(assigned) if c >= 0]
     assert len(pairs) == min(claims, targets)
     assert len({c for _, c in pairs}) == len(pairs)
-    cost = torch.cdist(b.double(), a.double()).square() / 3
+    cost = torch.cdist(b.double(), a.double())
     if claims >= targets:
         options = ([(t, c) for t, c in enumerate(p)] for p in itertools.permutations(range(claims), targets))
     else:
@@ -42,6 +42,12 @@ def test_match_undoes_a_shuffle_and_leaves_broken_claims_last():
     assert assigned[:5].tolist() == [1, 2, 3, 4, 5]
     assert assigned[5] == 0
     assert metrics.match(torch.full((2, 3), torch.inf), images(2, (3,))).sort().values.tolist() == [0, 1]
+
+
+def test_a_wild_claim_cannot_drive_an_exact_one_from_its_target():
+    truth = torch.tensor([[0.0], [1.0]])
+    claims = torch.tensor([[0.0], [-30.0]])  # by squared error: 30^2 + 1 < 31^2
+    assert metrics.match(claims, truth).tolist() == [0, 1]
 
 
 def test_match_of_tokens_counts_positions():
