@@ -1,13 +1,14 @@
 """The adversary made concrete: which facts the threat model hands it, on which rung that puts it, in words."""
 
 from collections.abc import Callable
+from typing import Any
 
 from attacks import Knowledge
 from fedsim.experiment import Experiment
 from fedsim.scenario import Scenario
 from fedsim.truth import Truth
 
-_FACTS: dict[str, Callable[[Experiment, Truth], object]] = {
+_FACTS: dict[str, Callable[[Experiment, Truth], Any]] = {
     "batch_size": lambda experiment, truth: len(truth.labels),
     "labels": lambda experiment, truth: truth.labels.clone(),
     "value_range": lambda experiment, truth: experiment.dataset.value_range,
@@ -25,7 +26,7 @@ choice, and the rung tells it."""
 def knowledge_for(experiment: Experiment, truth: Truth) -> Knowledge:
     """Exactly the facts that the scenario grants about one victim, and the architecture's fixed ones."""
     dataset = experiment.dataset
-    granted = {name: _FACTS[name](experiment, truth) for name in experiment.scenario.adversary.knows}
+    granted: dict[str, Any] = {name: _FACTS[name](experiment, truth) for name in experiment.scenario.adversary.knows}
     return Knowledge(
         input_shape=dataset.input_shape, num_classes=dataset.num_classes, loss=experiment.loss_name, **granted
     )

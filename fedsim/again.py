@@ -7,7 +7,7 @@ from typing import Any
 from attacks import available
 from fedsim.cells import Engine, Machine, attack_cells, preflight
 from fedsim.names import nearest
-from fedsim.publish import publish
+from fedsim.publish import gather, publish
 from fedsim.report.progress import Progress
 from fedsim.run import Result
 from fedsim.scenario import Attack, AttackBudget
@@ -53,14 +53,13 @@ def attack_again(
         with_truth = all((run_folder.cell(cell.digest) / "truth.safetensors").exists() for cell in cells)
         machine = Machine(engine, address)
         attack_cells(run_folder, todo, machine, progress, truth=with_truth, extra=[asked])
-        results = publish(run_folder, scenario, engine=engine)
+        results = gather(run_folder, scenario, engine)
+        publish(run_folder, results)
     return Result(path, results)
 
 
 def report_again(folder: Path | str) -> Path:
     """Write ``report.html`` again from what the run folder holds."""
     path = Path(folder)
-    scenario = RunFolder.scenario_of(path)
-    engine = read_json(path / "results.json")["environment"]["engine"]
-    publish(RunFolder.open(path, scenario), scenario, engine=engine)
+    publish(RunFolder.open(path, RunFolder.scenario_of(path)), read_json(path / "results.json"))
     return path / "report.html"

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -34,7 +35,7 @@ def _noise_of(message: Message, context: Context, purpose: str) -> torch.Generat
 
 
 def _round(message: Message) -> int:
-    return int(message.content["config"]["round"])
+    return cast(int, message.content.config_records["config"]["round"])
 
 
 def _gradient_of(experiment: Experiment, message: Message, context: Context) -> GradientOf:
@@ -67,7 +68,7 @@ def train(message: Message, context: Context) -> Message:
     if float(chance) < federation.dropout:
         return Message(Error(DROPPED_OUT, "dropped out"), reply_to=message)
     model = experiment.initial_model()
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     inputs, labels = experiment.client_data(client)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "round", round, "client", client, "dropout layers"))

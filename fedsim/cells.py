@@ -28,7 +28,10 @@ from fedsim.store import (
     save_training,
     write_json,
 )
+from fedsim.tasks import TaskError
+from strategies.dpsgd import refusals
 from strategies.recorder import RecordingGrid
+from strategies.stack import Stack
 
 Engine = Literal["inline", "ray"]
 CLIENT_APP = "fedsim.apps:client_app"
@@ -52,7 +55,9 @@ def preflight(cell: Cell, progress: Progress) -> Experiment:
     experiment = Experiment(cell.scenario)
     for client in range(cell.scenario.federation.clients):
         experiment.client_data(client)
-    experiment.initial_model()
+    model = experiment.initial_model().train()
+    if Stack(cell.scenario.protocol).local_gradient and (reasons := refusals(model)):
+        raise TaskError("task.model", cell.scenario.task.model, "; ".join(reasons), "or protect whole clients instead")
     progress.advance()
     return experiment
 

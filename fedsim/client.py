@@ -88,7 +88,7 @@ def local_update(
             gradient = gradient_of(model, inputs[step], labels[step])
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
-                    parameter -= federation.learning_rate * gradient[name]
+                    parameter.sub_(federation.learning_rate * gradient[name])
         update = {name: p.detach() - received[name] for name, p in model.named_parameters()}
     return LocalUpdate(
         kind=update_kind(federation),

@@ -23,8 +23,9 @@ class EvidenceLog:
         """Take in the states of the clients that were asked in the round that just ended."""
         for client in clients:
             for name in ("evidence", "timings"):
-                for key, value in (states[client].get(name) or {}).items():
-                    self._measured[f"{name}.{key}"].append(float(value))
+                for key, value in states[client].metric_records.get(name, {}).items():
+                    if not isinstance(value, list):
+                        self._measured[f"{name}.{key}"].append(float(value))
 
     def summary(self, prefix: str) -> dict[str, dict[str, float]]:
         """Mean, least and greatest of each measurement over clients and rounds."""

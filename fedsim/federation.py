@@ -1,9 +1,8 @@
 """The federation: the round, from cohort to accuracy, over any Flower grid."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -17,6 +16,9 @@ from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
 from strategies.federated import FederatedMean
 from strategies.stack import Stack
+
+DIVERGED = 1e3
+"""Training counts as diverged once the loss is so many times that of the untrained model, or not a number."""
 
 
 class TrainingFailed(RuntimeError):
@@ -60,7 +62,9 @@ def federate(
         row = {**record, "train_loss": metrics["train_loss"], **_evaluate(model, experiment)}
         history.append(row)
         on_round(row)
-        if not all(torch.isfinite(t).all() for t in model.state_dict().values()) or not math.isfinite(row["loss"]):
+        if not all(torch.isfinite(t).all() for t in model.state_dict().values()) or not (
+            row["loss"] <= DIVERGED * max(1.0, history[0]["loss"])
+        ):
             raise TrainingFailed(
                 f"training diverged in round {round} (loss {row['loss']}); lower federation.learning_rate = "
                 f"{scenario.federation.learning_rate:g} or the noise"
@@ -100,7 +104,7 @@ def roll_call(grid: Grid, clients: int) -> dict[int, int]:
     for reply in grid.send_and_receive(messages):
         if reply.has_error():
             raise TrainingFailed(f"a client could not start: {reply.error.reason}")
-        nodes[int(reply.content["partition"]["id"])] = reply.metadata.src_node_id
+        nodes[cast(int, reply.content.config_records["partition"]["id"])] = reply.metadata.src_node_id
     if sorted(nodes) != list(range(clients)):
         raise TrainingFailed(
             f"the federation has {len(nodes)} nodes, the scenario {clients} clients; start as many nodes as clients"

@@ -6,12 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fedsim.adversary import in_words
 from fedsim.outcome import summarise
 from fedsim.report import write_report
 from fedsim.scenario import Scenario
-from fedsim.store import SCHEMA_VERSION, RunFolder, load_tensors, read_json, write_json
+from fedsim.store import SCHEMA_VERSION, RunFolder, as_json, load_tensors, read_json, write_json
 
 PACKAGES = (
     "fedsim-leakage",
@@ -26,36 +27,40 @@ PACKAGES = (
 )
 
 
-def publish(folder: RunFolder, scenario: Scenario, engine: str) -> dict[str, Any]:
-    """Gather the cells in the scenario's order, write results.json and the report, return the results."""
-    cells, evidence, timings, pictures = [], {}, {}, {}
+def gather(folder: RunFolder, scenario: Scenario, engine: str) -> dict[str, Any]:
+    """The content of results.json, from the finished cells in the scenario's order."""
+    cells, evidence, timings = [], {}, {}
     for cell in scenario.cells():
         place = folder.cell(cell.digest)
         cells.append({**read_json(place / "cell.json"), "threat_model": in_words(cell.scenario)})
         measured = read_json(place / "measured.json")
         evidence[cell.digest], timings[cell.digest] = measured["evidence"], measured["timings"]
-        for name in ("truth", "pictures"):
-            pictures |= load_tensors(place / f"{name}.safetensors")
-    results = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "scenario": scenario.model_dump(mode="json"),
         "digest": scenario.digest,
         "axes": {axis: list(labels) for axis, labels in (scenario.compare or {}).items()},
         "cells": cells,
-        "summary": summarise(scenario, cells),
+        "summary": as_json(summarise(scenario, cells)),
         "evidence": evidence,
         "timings": timings,
         "environment": environment(engine),
     }
+
+
+def publish(folder: RunFolder, results: dict[str, Any]) -> None:
+    """Write results.json, the report and its figures."""
+    pictures: dict[str, Tensor] = {}
+    for cell in results["cells"]:
+        for name in ("truth", "pictures"):
+            pictures |= load_tensors(folder.cell(cell["digest"]) / f"{name}.safetensors")
     write_json(folder.path / "results.json", results)
-    results = read_json(folder.path / "results.json")
-    write_report(results, {key: np.asarray(t.double()) for key, t in pictures.items()}, folder.path)
-    return dict(results)
+    write_report(results, {key: np.asarray(tensor.double()) for key, tensor in pictures.items()}, folder.path)
 
 
 def environment(engine: str) -> dict[str, Any]:
     """Versions, machine and date: what a rerun may differ in."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -1,15 +1,16 @@
 """Running a scenario: train every cell, attack what its server saw, score against the truth, write the report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedsim.cells import Engine, Machine, attack_cells, preflight, train_cell
-from fedsim.publish import publish
+from fedsim.experiment import Experiment
+from fedsim.publish import gather, publish
 from fedsim.report.progress import Progress
-from fedsim.scenario import Scenario
-from fedsim.store import RunFolder
+from fedsim.scenario import Cell, Scenario
+from fedsim.store import RunFolder, StoreError
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,29 @@ def run(
     with Progress(quiet) as progress:
         progress.stage("checking data and models", len(cells))
         experiments = [preflight(cell, progress) for cell in cells]
-        folder = RunFolder.open(Path(out) if out else default_out(scenario), scenario)
-        todo = [
-            (cell, experiment)
-            for cell, experiment in zip(cells, experiments, strict=True)
-            if not (resume and (folder.cell(cell.digest) / "cell.json").exists())
-        ]
-        untrained = [
-            (cell, experiment)
-            for cell, experiment in todo
-            if not (resume and (folder.cell(cell.digest) / "measured.json").exists())
-        ]
+        machine.grid(experiments[0])  # an engine that cannot start is refused here
+        path = Path(out) if out else default_out(scenario)
+        folder = RunFolder.begin(path, scenario, resume=resume)
+        todo = _missing(folder, zip(cells, experiments, strict=True), "cell.json")
+        untrained = _missing(folder, todo, "measured.json")
         progress.stage("training", sum(cell.scenario.federation.rounds for cell, _ in untrained))
         for cell, experiment in untrained:
             train_cell(folder, cell, experiment, machine, progress)
         attack_cells(folder, todo, machine, progress, truth=truth)
         progress.stage("writing the report", 1)
-        results = publish(folder, scenario, engine=engine)
-    return Result(folder.path, results)
+        results = gather(folder, scenario, engine)
+        result = Result(path, results)
+        if result.problems and folder.finished:
+            folder.discard()
+            raise StoreError(f"{'; '.join(result.problems)} (the earlier run in {path} is kept as it was)")
+        publish(folder.settle(), results)
+        progress.advance()
+    return result
+
+
+def _missing(folder: RunFolder, cells: Iterable[tuple[Cell, Experiment]], file: str) -> list[tuple[Cell, Experiment]]:
+    """The cells that the folder does not hold as far as ``file``."""
+    return [(cell, experiment) for cell, experiment in cells if not (folder.cell(cell.digest) / file).exists()]
 
 
 def default_out(scenario: Scenario) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from fedsim.federation import Training
 from fedsim.scenario import Scenario
 
 SCHEMA_VERSION = 1
+UNFINISHED = "cells.unfinished"
 
 
 class StoreError(ValueError):
@@ -26,13 +28,15 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one scenario's run."""
+    """The folder of one scenario's run. A run works in ``stage`` until it is finished, then takes the place of what
+    an earlier run of the same scenario left in ``cells``."""
 
     path: Path
+    stage: str = "cells"
 
     @classmethod
     def open(cls, path: Path, scenario: Scenario) -> "RunFolder":
-        """Claim ``path`` for ``scenario``: a new or empty folder, or one that already holds the same scenario."""
+        """The folder as it is, of a scenario that it already holds; or a new or empty folder, claimed for it."""
         with _one_line(path):
             path.mkdir(parents=True, exist_ok=True)
             if not os.access(path, os.W_OK):
@@ -51,6 +55,37 @@ class RunFolder:
                 write_json(claim, {"schema_version": SCHEMA_VERSION, "scenario": scenario.model_dump(mode="json")})
         return cls(path)
 
+    @classmethod
+    def begin(cls, path: Path, scenario: Scenario, *, resume: bool) -> "RunFolder":
+        """Open the folder for a run that goes on (``resume``), or starts afresh beside what is there."""
+        folder = cls.open(path, scenario)
+        unfinished = (path / UNFINISHED).exists()
+        if unfinished and not resume:
+            raise StoreError(f"out = {path}: holds an unfinished run; go on with --resume, or choose another --out")
+        return folder if resume and not unfinished and folder.finished else cls(path, UNFINISHED)
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier run of the scenario was finished here."""
+        return (self.path / "cells").exists()
+
+    def settle(self) -> "RunFolder":
+        """Put the finished stage in the place of what was there."""
+        if self.stage == "cells":
+            return self
+        with _one_line(self.path):
+            old = self.path / "cells.old"
+            shutil.rmtree(old, ignore_errors=True)
+            if self.finished:
+                (self.path / "cells").rename(old)
+            (self.path / self.stage).rename(self.path / "cells")
+            shutil.rmtree(old, ignore_errors=True)
+        return RunFolder(self.path)
+
+    def discard(self) -> None:
+        """Drop the stage, and leave an earlier finished run as it was."""
+        shutil.rmtree(self.path / self.stage, ignore_errors=True)
+
     @staticmethod
     def scenario_of(path: Path) -> Scenario:
         """The scenario whose run ``path`` holds."""
@@ -64,7 +99,7 @@ class RunFolder:
 
     def cell(self, digest: str) -> Path:
         """The folder of one cell."""
-        return self.path / "cells" / digest[:16]
+        return self.path / self.stage / digest[:16]
 
 
 def save_training(
@@ -98,9 +133,9 @@ def save_view(folder: Path, view: View) -> None:
         updates.append({**{name: getattr(update, name) for name in fields}, "side": dict(update.side)})
     messages = []
     for message in view.messages:
-        fields = ("round", "client", "direction", "stage", "form", "bytes", "error")
-        rest = {"metrics": _plain(message.metrics), "configs": _plain(message.configs)}
-        messages.append({**{name: getattr(message, name) for name in fields}, **rest})
+        envelope = ("round", "client", "direction", "stage", "form", "bytes", "error")
+        rest = {"metrics": as_json(message.metrics), "configs": as_json(message.configs)}
+        messages.append({**{name: getattr(message, name) for name in envelope}, **rest})
     save_tensors(folder / "view.safetensors", tensors)
     write_json(folder / "view.json", {"party": view.party, "updates": updates, "messages": messages})
 
@@ -138,7 +173,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all; a value that is not finite becomes null."""
-    text = json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(as_json(content), indent=1, sort_keys=True, allow_nan=False)
     with _whole(path) as temporary:
         temporary.write_text(text + "\n")
 
@@ -182,16 +217,16 @@ def _one_line(path: Path) -> Iterator[None]:
         raise
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """JSON's own types: floats that are not finite become None, bytes their length."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, bytes):
         return {"bytes": len(value)}
     if isinstance(value, Tensor):
-        return _plain(value.tolist())
+        return as_json(value.tolist())
     return value

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ class FederatedMean(Strategy):
         usable = self._usable(record, sorted(replies, key=lambda reply: self.partitions[reply.metadata.src_node_id]))
         if not usable:
             return None, None
-        weights = [float(reply.content["metrics"]["num-examples"]) if self.weighted else 1.0 for reply in usable]
+        weights = [_metric(reply, "num-examples") if self.weighted else 1.0 for reply in usable]
         shares = [weight / math.fsum(weights) for weight in weights]
         mean = self.stack.reveal(_mean([_tensors(reply, "update") for reply in usable], shares))
         state = {name: tensor.clone() for name, tensor in self._sent.items()}
@@ -102,7 +103,7 @@ class FederatedMean(Strategy):
             state[name] = state[name] + self.step_size * tensor
         if all("buffers" in reply.content for reply in usable):
             state.update(_mean([_tensors(reply, "buffers") for reply in usable], shares))
-        losses = [float(reply.content["metrics"]["train_loss"]) for reply in usable]
+        losses = [_metric(reply, "train_loss") for reply in usable]
         return ArrayRecord(state), MetricRecord({"train_loss": float(np.dot(shares, losses))})
 
     def configure_evaluate(
@@ -136,7 +137,11 @@ class FederatedMean(Strategy):
 
 
 def _tensors(reply: Message, name: str) -> dict[str, Tensor]:
-    return dict(reply.content[name].to_torch_state_dict())
+    return dict(reply.content.array_records[name].to_torch_state_dict())
+
+
+def _metric(reply: Message, name: str) -> float:
+    return cast(float, reply.content.metric_records["metrics"][name])
 
 
 def _mean(updates: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
