@@ -32,7 +32,7 @@ def attack_again(
     path = Path(folder)
     scenario = RunFolder.scenario_of(path)
     if attack not in available():
-        raise StoreError(f"attack = {nearest(attack, available())}")
+        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, available())}")
     held = sorted({round for planned in scenario.attacks for round in planned.rounds})
     chosen = sorted(set(rounds)) if rounds else held
     if missing := [round for round in chosen if round not in held]:

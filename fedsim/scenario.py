@@ -203,7 +203,7 @@ class Scenario(Part):
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
             if attack.name not in available():
-                problems.append(f"attacks.{index}.name = {nearest(attack.name, available())}")
+                problems.append(f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, available())}")
             late = [r for r in attack.rounds if not 1 <= r <= self.federation.rounds]
             if late or not attack.rounds:
                 problems.append(

@@ -1,6 +1,9 @@
 """Finding a scenario: by the name of a script in ``scenarios/``, or by the path of a script or a TOML file."""
 
+import os
 import runpy
+import sys
+import tomllib
 from pathlib import Path
 
 from fedsim.names import nearest
@@ -21,14 +24,23 @@ def available_scripts() -> dict[str, Path]:
 def load_scenario(name_or_path: str) -> Scenario:
     """The scenario that a script exposes as ``scenario``, or that a TOML file spells out.
 
+    What lies beside the script, or in the working directory, can be imported from now on: own models and data.
     Raises ScriptError where there is none, and pydantic's ValidationError where it is invalid.
     """
     path = available_scripts().get(name_or_path, Path(name_or_path))
     if not path.is_file():
-        raise ScriptError(f"scenario = {nearest(name_or_path, available_scripts())} (nor is it a file)")
+        offer = nearest(name_or_path, available_scripts())
+        raise ScriptError(f"scenario = {name_or_path!r}: neither a file nor a name; {offer}")
     if path.suffix == ".toml":
-        return Scenario.from_toml(path)
-    found = runpy.run_path(str(path), run_name="fedsim_scenario").get("scenario")
+        try:
+            return Scenario.from_toml(path)
+        except tomllib.TOMLDecodeError as error:
+            raise ScriptError(f"scenario = {name_or_path!r}: is no TOML ({error}); mend the file") from None
+    sys.path[:0] = [folder for folder in (str(path.resolve().parent), os.getcwd()) if folder not in sys.path]
+    try:
+        found = runpy.run_path(str(path), run_name="fedsim_scenario").get("scenario")
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise ScriptError(f"scenario = {name_or_path!r}: {type(error).__name__}: {error}; mend the script") from error
     if not isinstance(found, Scenario):
         raise ScriptError(f"scenario = {name_or_path!r}: the script defines no Scenario named 'scenario'; add one")
     return found

@@ -1,20 +1,17 @@
 """How a name and its options in a scenario become a loader or builder, and what is said where they do not."""
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from fedsim.names import nearest
 from fedsim.tasks.errors import TaskError
 
 
 def unknown(field: str, value: str, known: Iterable[str], hint: str = "") -> TaskError:
     """The error for a name that is not registered, with the nearest ones that are."""
-    names = sorted(known)
-    near = difflib.get_close_matches(value, names, n=3)
-    offer = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(names)}"
-    return TaskError(field, value, "unknown name", offer + hint)
+    return TaskError(field, value, "unknown name", nearest(value, known) + hint)
 
 
 def check_options(
@@ -29,8 +26,7 @@ def check_options(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for option in options:
             if option not in known:
-                near = difflib.get_close_matches(option, known, n=3) or sorted(known)
-                offer = f"allowed: {', '.join(near)}" if near else "leave it out: there are no options here"
+                offer = nearest(option, known) if known else "leave it out: there are no options here"
                 raise TaskError(f"{field}.{option}", options[option], "unknown option", offer)
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:

@@ -133,7 +133,7 @@ def test_options_reach_the_generator():
         ("digit", {}, "task.dataset = 'digit': unknown name; nearest: digits"),
         ("qqq", {}, "known: breast_cancer, digits"),
         ("digits", {"rows": 3}, "task.data_options.rows = 3: unknown option"),
-        ("records", {"row": 3}, "allowed: rows"),
+        ("records", {"row": 3}, "nearest: rows"),
         ("records", {"rows": 1}, "too few"),
         ("messages", {"count": 5, "secrets": 6}, "there are 5 messages"),
     ],

@@ -206,7 +206,7 @@ def test_your_own_model_by_dotted_path(datasets):
     ("data", "name", "options", "said"),
     [
         ("digits", "mpl", {}, "task.model = 'mpl': unknown name; nearest: mlp"),
-        ("digits", "mlp", {"hiden": [3]}, "task.model_options.hiden = [3]: unknown option; allowed: hidden"),
+        ("digits", "mlp", {"hiden": [3]}, "task.model_options.hiden = [3]: unknown option; nearest: hidden"),
         ("digits", "mlp", {"hidden": 3}, "cannot be built with {'hidden': 3}"),
         ("digits", "mlp", {"activation": "step"}, "task.model_options.activation = 'step'"),
         ("digits", "convnet", {"norm": "layer"}, "task.model_options.norm = 'layer'"),
@@ -218,7 +218,7 @@ def test_your_own_model_by_dotted_path(datasets):
         ("digits", OWN, {"outputs": 7}, "is (2, 7), the labels of digits need (2, 10)"),
         ("digits", OWN, {"width": 5}, "rejects inputs of shape (2, 1, 8, 8)"),
         ("digits", OWN, {"frozen": True}, "no trainable parameter"),
-        ("digits", OWN, {"outptus": 7}, "allowed: outputs"),
+        ("digits", OWN, {"outptus": 7}, "nearest: outputs"),
         ("digits", f"{__name__}:not_a_model", {}, "makes a int"),
         ("digits", f"{__name__}:raises", {}, "RuntimeError: no luck"),
         ("digits", f"{__name__}:OWN", {}, "neither a class nor a function"),

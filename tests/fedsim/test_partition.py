@@ -108,7 +108,7 @@ def test_text_splits_iid():
     [
         ({"kind": "dirichlett"}, "task.partition.kind = 'dirichlett': unknown name; nearest: dirichlet"),
         ({"options": {"alpha": 1}}, "task.partition.options.alpha = 1: unknown option"),
-        ({"kind": "dirichlet", "options": {"alfa": 1}}, "allowed: alpha"),
+        ({"kind": "dirichlet", "options": {"alfa": 1}}, "nearest: alpha"),
         ({"kind": "dirichlet", "options": {"seed": 1}}, "options.seed = 1: unknown option"),
         ({"kind": "dirichlet", "options": {"alpha": 0}}, "strictly greater than zero"),
         ({"kind": "dirichlet", "options": {"alpha": "low"}}, "task.partition = {'kind': 'dirichlet'"),
