@@ -76,30 +76,29 @@ def this_run(context: Context) -> Section:
 
 
 def _facts(context: Context, content: Any, title: str) -> list[Block]:
-    """Any nested JSON as readable tables: cells by their labels, the rest as dotted names."""
+    """Any nested JSON as a readable table: cells by their labels and in their order, the rest by name."""
     if not content:
         return []
     names = {str(cell.get("digest")): cell_name(cell) for cell in context.results.cells}
-    rows = [[names.get(where, where), key, plain(value)] for where, key, value in _flat(content)]
+    order = {digest: i for i, digest in enumerate(names)}
+    leaves = sorted(_flat(content), key=lambda leaf: order.get(leaf[0], -1))
+    rows = [[names.get(where, where), what, plain(value)] for where, what, value in leaves]
     if all(row[0] == "" for row in rows):
         return [Table(title.capitalize(), ["", "value"], [row[1:] for row in rows], tone="words")]
     return [Table(title.capitalize(), ["where", "what", "value"], rows, tone="words")]
 
 
 def _flat(content: Any) -> list[tuple[str, str, Any]]:
-    """(first key, dotted rest, leaf); a measurement with mean, min and max stays one leaf."""
+    """(first key, dotted rest, leaf), by name; a measurement with mean, min and max stays one leaf."""
     leaves: list[tuple[str, str, Any]] = []
 
-    def walk(where: str, path: tuple[str, ...], value: Any) -> None:
+    def walk(path: tuple[str, ...], value: Any) -> None:
         if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
-            for key, item in sorted(value.items()):
-                walk(where, (*path, str(key)), item)
+            for key in sorted(value):
+                walk((*path, str(key)), value[key])
         else:
-            leaves.append((where, ".".join(path), value))
+            where, what = (path[0], path[1:]) if len(path) > 1 else ("", path)
+            leaves.append((where, ".".join(what), value))
 
-    for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
-        if isinstance(value, Mapping) and not {"mean", "min", "max"} <= set(value):
-            walk(str(key), (), value)
-        else:
-            leaves.append(("", str(key), value))
+    walk((), content)
     return leaves

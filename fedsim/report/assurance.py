@@ -7,7 +7,7 @@ from attacks import available
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
-from fedsim.report.wording import MISSING, RUNGS, counted, epsilon, finite, listed, number, plain, size
+from fedsim.report.wording import MISSING, RUNGS, at_most, counted, finite, listed, number, plain, size
 
 STATEMENT = (
     ("epsilon", "epsilon over the whole run"),
@@ -51,7 +51,7 @@ def privacy(context: Context) -> Section:
     fields += [(key, key.replace("_", " ")) for key in sorted({k for s in found.values() for k in s} - known)]
     rows: list[list[object]] = []
     for key, words in fields:
-        values = [epsilon(s) if key == "epsilon" else plain(s.get(key)) for s in found.values()]
+        values = [at_most(s.get(key)) if key.startswith("epsilon") else plain(s.get(key)) for s in found.values()]
         shared = len(set(values)) == 1 and len(values) > 1
         rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
     without = [f"“{protocol}”" for protocol in results.protocols if protocol not in found]

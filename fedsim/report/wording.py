@@ -103,7 +103,7 @@ def number(value: Any, digits: int = 3) -> str:
 def share(value: Any) -> str:
     """A number in [0, 1] as a percentage."""
     read = finite(value)
-    return MISSING if read is None else f"{100 * read:.0f} %"
+    return number(read) if read is None or math.isinf(read) else f"{100 * read:.0f} %"
 
 
 def measure(metric: str, value: Any) -> str:
@@ -142,10 +142,18 @@ def size(value: Any) -> str:
 
 def epsilon(privacy: Mapping[str, Any] | None) -> str:
     """The epsilon of a privacy statement; an absent one is no guarantee, a null one is infinite."""
-    if not privacy:
-        return "no guarantee"
-    read = finite(privacy.get("epsilon"))
-    return "∞" if read is None or math.isinf(read) else number(read)
+    return at_most(privacy.get("epsilon")) if privacy else "no guarantee"
+
+
+def at_most(value: Any) -> str:
+    """An upper bound to three significant digits, rounded up so that it stays one; null is infinite."""
+    read = finite(value)
+    if read is None or math.isinf(read):
+        return "∞"
+    if read <= 0:
+        return number(read)
+    unit = 10.0 ** (math.floor(math.log10(read)) - 2)
+    return number(math.ceil(read / unit - 1e-9) * unit)
 
 
 def listed(items: list[str]) -> str:
@@ -169,7 +177,10 @@ def plain(value: Any) -> str:
     if isinstance(value, (int, float)):
         return number(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or MISSING
+        if {"mean", "min", "max"} <= set(value):
+            return f"{plain(value['mean'])} ({plain(value['min'])} to {plain(value['max'])})"
+        return ", ".join(f"{key} {plain(item)}" for key, item in sorted(value.items())) or MISSING
     if isinstance(value, (list, tuple)):
-        return ", ".join(plain(item) for item in value) or MISSING
+        items = [plain(item) for item in value]
+        return ("; " if any("," in item for item in items) else ", ").join(items) or MISSING
     return str(value)

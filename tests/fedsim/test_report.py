@@ -1,0 +1,405 @@
+"""The report: self-contained, deterministic, honest about what is missing, and safe with any text."""
+
+import base64
+import copy
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from fedsim.report import write_report
+from fedsim.report.gallery import chosen, place
+from fedsim.report.progress import Progress
+from fedsim.report.reading import Hit, Results, Target
+from fedsim.report.style import CSS
+from fedsim.report.terminal import print_summary
+from fedsim.report.tiles import Pictures, png
+from fedsim.report.wording import at_most, epsilon, interval, number, plain, size
+from tests.fedsim.report_fixture import PROTOCOLS, made_up_run
+
+HOSTILE = "<script>alert('x')</script> \"&' ]]> --> $\\alpha_1$ {{ 7*7 }} [red]"
+DIVIDER = "What follows belongs to this one run"
+
+
+class Page(HTMLParser):
+    """Every start tag with its attributes, and all text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def named(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def written(results, pictures, out):
+    return write_report(results, pictures, out).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run():
+    return made_up_run()
+
+
+@pytest.fixture(scope="module")
+def html(run, tmp_path_factory):
+    return written(*run, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def record_run(modality):
+    """A run on records or texts: one client, two protocols, three targets."""
+    results, _ = made_up_run({"none": [], "DP z=0.1": PROTOCOLS["DP z=0.1"]})
+    if modality == "tabular":
+        columns, truth = ["age", "smoker"], [["41", "yes"], ["29", "no"], ["77", "yes"]]
+        claims = {"none": truth, "DP z=0.1": [["40", "yes"], ["30", "yes"], ["12", "no"]]}
+    else:
+        columns, truth = ["text"], [["the code is 1234"], ["hello dear nurse"], ["see you at nine"]]
+        claims = {"none": truth, "DP z=0.1": [["a a a a"], ["b b b"], ["c c c c"]]}
+    for cell in results["cells"]:
+        cell["attacks"] = cell["attacks"][:1]
+        for attack in cell["attacks"]:
+            claim = claims[cell["labels"]["protocol"]]
+            figures = [float(np.mean(np.array(t) == np.array(c))) for t, c in zip(truth, claim, strict=True)]
+            victim = {
+                "client": 0, "figures": {"columns": figures}, "labels_right": None, "pictures": [],
+                "baseline": {}, "rows": {"columns": columns, "truth": truth, "claim": claim},
+            }  # fmt: skip
+            attack["victims"] = [victim]
+    for entry in results["summary"]:
+        entry.update(metric="columns", unit="share", fractions={})
+        entry.update(median=1.0, low=1.0, high=1.0, worst=1.0, baseline=0.4)
+    return results
+
+
+def test_needs_nothing_from_outside(html, page):
+    assert not page.named("script")
+    assert not page.named("link")
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            target = attributes.get(name) or "#"
+            assert target.startswith(("#", "data:image/png;base64,")), (tag, target)
+        assert not any(name.startswith("on") for name in attributes)
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+
+
+def test_every_image_says_what_it_shows(page):
+    images = page.named("img")
+    assert len(images) > 20
+    assert all(len(image["alt"]) > 10 for image in images)
+    for drawing in page.named("svg"):
+        assert drawing.get("aria-hidden") == "true" or (drawing["role"] == "img" and len(drawing["aria-label"]) > 30)
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [a["href"][1:] for _, a in page.tags if a.get("href", "").startswith("#")]
+    targets += [a["xlink:href"][1:] for _, a in page.tags if a.get("xlink:href", "").startswith("#")]
+    assert set(targets) <= set(ids)
+
+
+def test_what_scrolls_can_be_reached_by_keyboard(page):
+    boxes = [a for tag, a in page.tags if "scroll" in a.get("class", "").split() or tag == "pre"]
+    assert boxes
+    assert all(box["tabindex"] == "0" and box["role"] == "region" and box["aria-label"] for box in boxes)
+
+
+def test_same_results_same_bytes(run, tmp_path):
+    results, pictures = run
+    again = json.loads(json.dumps(results, sort_keys=True))
+    first, second = (written(content, pictures, tmp_path / name) for content, name in ((results, "a"), (again, "b")))
+    assert first == second
+    drawn = sorted((tmp_path / "a" / "figures").iterdir())
+    assert [path.name for path in drawn] == ["accuracy-1.svg", "accuracy-2.svg", "leakage-1.svg", "leakage-2.svg"]
+    assert all(path.read_bytes() == (tmp_path / "b" / "figures" / path.name).read_bytes() for path in drawn)
+
+
+def test_time_and_place_change_only_the_last_sections(run, html, tmp_path):
+    results, pictures = copy.deepcopy(run[0]), run[1]
+    results["timings"] = {"total_seconds": 9.9}
+    results["environment"] = {"date": "2031-01-01"}
+    results["evidence"] = {}
+    other = written(results, pictures, tmp_path)
+    assert other != html
+    assert other.split(DIVIDER)[0] == html.split(DIVIDER)[0]
+    assert "2026-11-23" in html.split(DIVIDER)[1]
+    assert "2026-11-23" not in html.split(DIVIDER)[0]
+
+
+def test_a_plot_of_the_run_before_does_not_stay(run, tmp_path):
+    written(*run, tmp_path)
+    written({}, {}, tmp_path)
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_verdicts_stand_first_and_never_promise_too_much(page):
+    text = page.text
+    assert [a["id"] for a in page.named("section")][:4] == ["verdict", "who-sees-what", "pictures", "leakage"]
+    assert "Of 8 combinations of protocol and setting: 4 broken and 4 not broken." in text
+    assert "broken at rung L7 by analytic" in text
+    assert not re.search(r"\b(is|are|stays?|remains?|fully|completely) (private|safe|secure)\b", text, re.I)
+    assert "A failure to attack is not privacy." in text
+
+
+def test_whatever_gave_no_answer_says_why(page):
+    text = page.text
+    assert "not applicable: needs labels (rung L6)" in text
+    assert "diverged: all 4 restarts ended with a loss that is not finite" in text
+    assert "inconclusive: lost its sanity case" in text
+    assert "1 of 2 seeds failed" in text
+    assert "client 2 returned an update that is not finite in round 3" in text
+    assert "LPIPS" in text
+
+
+def test_a_protocol_that_was_only_guessed_at_is_undecided(run, tmp_path):
+    results = copy.deepcopy(run[0])
+    for entry in results["summary"]:
+        entry.update(rung="L0", verdict="what guessing gives, without any update")
+    assert "Of 8 combinations of protocol and setting: 8 undecided." in Page(written(results, run[1], tmp_path)).text
+
+
+def test_all_rows_show_the_same_targets(run, page):
+    pictures = run[1]
+    alts = [image["alt"] for image in page.named("img")]
+    columns = [alt.removeprefix("Truth: ") for alt in alts if alt.startswith("Truth: ")]
+    none = [re.sub(r".*under none: |, PSNR.*", "", alt) for alt in alts if "under none" in alt]
+    assert none == columns
+    assert {image["src"] for image in page.named("img") if "Truth" in image["alt"]} <= {
+        png(value) for key, value in pictures.items() if key.endswith("truth")
+    }
+    assert sum("mean public image" in alt for alt in alts) == len(columns)
+
+
+def test_another_truth_never_stands_under_a_target(run, tmp_path):
+    results, pictures = run[0], dict(run[1])
+    for cell in results["cells"]:
+        if cell["labels"]["protocol"] == "DP z=0.01":
+            pictures |= {k: 1 - v for k, v in pictures.items() if k.startswith(cell["digest"]) and k.endswith("/truth")}
+    alts = [a.get("aria-label", "") for a in Page(written(results, pictures, tmp_path)).named("span")]
+    assert any(alt.startswith("Another target under DP z=0.01") for alt in alts)
+
+
+def test_without_the_truth_no_private_picture_is_shown_and_it_says_so(tmp_path):
+    results, pictures = made_up_run(truth=False)
+    page = Page(written(results, pictures, tmp_path))
+    assert not [image for image in page.named("img") if image["alt"].startswith("Truth")]
+    assert [image for image in page.named("img") if image["alt"].startswith("Rebuilt under none")]
+    assert "The truth was not stored with this run" in page.text
+
+
+@pytest.mark.parametrize("modality", ["tabular", "text"])
+def test_records_and_texts_stand_beside_their_claims(modality, tmp_path):
+    page = Page(written(record_run(modality), {}, tmp_path))
+    assert ("41 ✓" if modality == "tabular" else "the code is 1234 ✓") in page.text
+    assert ("12" if modality == "tabular" else "a a a a") in page.text
+    results = record_run(modality)
+    for victim in (v for c in results["cells"] for a in c["attacks"] for v in a["victims"]):
+        del victim["rows"]["truth"]
+    text = Page(written(results, {}, tmp_path)).text
+    assert "✓" not in text.replace("✓ marks", "")
+    assert "The truth was not stored" in text
+
+
+def test_hostile_names_are_only_text(tmp_path):
+    results, pictures = made_up_run({HOSTILE: [], "DP z=0.1": PROTOCOLS["DP z=0.1"]})
+    results["scenario"]["name"] = HOSTILE
+    results["environment"][HOSTILE] = HOSTILE
+    for cell in results["cells"]:
+        cell["cause"], cell["data"] = HOSTILE, HOSTILE
+        for attack in cell["attacks"]:
+            attack["name"] = attack["name"] + HOSTILE
+            attack["reason"] = HOSTILE
+    for entry in results["summary"]:
+        entry["attack"] += HOSTILE
+        entry["verdict"] = "broken by " + HOSTILE
+    html = written(results, pictures, tmp_path)
+    page = Page(html)
+    assert not page.named("script")
+    assert "alert('x')" in page.text
+    assert "{{ 7*7 }}" in page.text
+    assert "broken by <script>" in page.text
+    for path in (tmp_path / "figures").iterdir():
+        ElementTree.fromstring(path.read_bytes())
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+OPTIONAL = {"privacy", "cost", "training", "side_channels", "attacks", "figures", "baseline", "fractions", "reason"}
+"""Parts of results.json that a run may lack; figures may be missing or not finite besides."""
+
+
+def may_break(content, path=()):
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        if isinstance(value, float) or key in OPTIONAL:
+            yield (*path, key)
+        if isinstance(value, (dict, list)):
+            yield from may_break(value, (*path, key))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_missing_and_broken_figures_never_stop_the_report(tmp_path, data):
+    results, pictures = made_up_run({"none": [], "DP z=0.1": PROTOCOLS["DP z=0.1"]})
+    # From the leaves up, so that a part is gone only after what it holds was broken.
+    paths = [path for part in ("cells", "summary") for path in may_break(results[part], (part,))]
+    for path in sorted(data.draw(st.lists(st.sampled_from(paths), min_size=1, max_size=30)), key=len, reverse=True):
+        place = results
+        for key in path[:-1]:
+            place = place[key]
+        figure = isinstance(place[path[-1]], float)
+        place[path[-1]] = data.draw(st.sampled_from([None, math.nan, math.inf, -math.inf])) if figure else None
+    html = written(results, pictures, tmp_path)
+    print_summary(results, Console(file=io.StringIO()))
+    assert not re.search(r"\b(nan|None|inf)\b", Page(re.sub(r"<(style|pre).*?</\1>", "", html, flags=re.S)).text)
+
+
+@pytest.mark.parametrize("results", [{}, {"cells": [], "summary": []}, {"scenario": {"name": "bare"}, "axes": {}}])
+def test_an_empty_run_still_gives_a_page(results, tmp_path):
+    assert "Nothing was run." in Page(written(results, {}, tmp_path)).text
+
+
+def test_columns_are_taken_by_mean_rank_at_equal_steps():
+    def row(*figures):
+        return {Target(0, i, 0): Hit(None, {"psnr": f}, {}) for i, f in enumerate(figures)}
+
+    rows = [row(50, 10, 30, 20, 40), row(9.0, 1.0, 4.0, 3.0, 8.0)]
+    assert [t.client for t in chosen(rows, "psnr", 3)] == [0, 2, 1]
+    assert [t.client for t in chosen(rows, "psnr", 9)] == [0, 4, 2, 3, 1]
+    assert [t.client for t in chosen([row(None, 5.0)], "psnr")] == [1, 0]
+    assert [place(i, 5) for i in range(5)] == ["most leaked", "", "median", "", "least leaked"]
+    assert place(0, 1) == "the only target"
+
+
+def test_pictures_are_drawn_as_they_are_or_counted():
+    exact = np.linspace(0, 1, 12).reshape(3, 2, 2)
+    pictures = Pictures({"good": exact, "out": exact * 3 - 1, "nan": np.full((4, 4), np.nan)})
+    uri = pictures.uri("good")
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+    assert np.array_equal(decoded, np.rint(np.moveaxis(exact, 0, -1) * 255))
+    assert (pictures.shown, pictures.clipped, pictures.broken) == (1, 0, 0)
+    pictures.uri("out")
+    pictures.uri("nan")
+    assert (pictures.shown, pictures.clipped, pictures.broken) == (3, 1, 1)
+    assert pictures.uri("absent") is None
+    with pytest.raises(ValueError, match=r"shape \(5, 4, 4\)"):
+        png(np.zeros((5, 4, 4)))
+
+
+def test_a_clipped_picture_is_admitted(page):
+    assert re.search(r"Of \d+ pictures, [1-9]\d* held values outside \[0, 1\]", page.text)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (number(0.000012345), "1.23 × 10⁻⁵"),
+        (number(1e-5), "10⁻⁵"),
+        (number(38440), "38,440"),
+        (number(523120.4), "523,000"),
+        (number(math.nan), "–"),
+        (number(-math.inf), "−∞"),
+        (number("x"), "–"),
+        (at_most(4.3721), "4.38"),
+        (at_most(4.37), "4.37"),
+        (at_most(None), "∞"),
+        (epsilon(None), "no guarantee"),
+        (epsilon({"epsilon": None}), "∞"),
+        (size(1_580_000), "1.58 MB"),
+        (size(12), "12 B"),
+        (interval("psnr", {"median": 42.04, "low": 40, "high": None}), "42.0"),
+        (interval("psnr", {"median": 42.04, "low": 40, "high": 44.96}), "42.0 [40.0, 45.0]"),
+        (plain({"a": [1, 2.5], "b": None}), "a 1, 2.5, b –"),
+    ],
+)
+def test_numbers_are_said_plainly(said, meant):
+    assert said == meant
+
+
+def test_noise_is_read_from_the_statement_or_from_the_scenario(run):
+    results = copy.deepcopy(run[0])
+    setting = (("task", "digits"),)
+    assert Results(results).noise_of("none", setting) is None
+    assert Results(results).noise_of("DP z=0.01", setting) == 1e-2
+    for cell in results["cells"]:
+        cell["privacy"] = None
+    assert Results(results).noise_of("DP z=0.01", setting) == 1e-2
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_text_is_legible_in_light_and_dark(theme):
+    colours = dict(re.findall(r"--(\w+):(#\w{6})", re.findall(r":root\{(--ink.*?)\}", CSS, re.S)[theme]))
+    for name in ("ink", "quiet", "link", "bad", "good", "warn"):
+        for ground in ("paper", "wash"):
+            dark, light = sorted((luminance(colours[name]), luminance(colours[ground])))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground)
+
+
+def test_the_terminal_ends_with_the_path_and_takes_no_markup(run):
+    stream = io.StringIO()
+    results = copy.deepcopy(run[0])
+    results["cells"][0]["attacks"][0]["name"] = "[red]analytic"
+    print_summary(results, Console(file=stream, width=80), Path("runs/quickstart/report.html"))
+    lines = stream.getvalue().splitlines()
+    assert lines[-1] == "report: runs/quickstart/report.html"
+    assert "[red]analytic" in stream.getvalue()
+    assert max(map(len, lines)) <= 80
+    assert any("42.7 (11.9)" in line and "503,000" in line and "38.4 kB" in line for line in lines)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def follow(stream, quiet=False):
+    with Progress(quiet=quiet, stream=stream) as progress:
+        progress.stage("training [x]", 40)
+        for i in range(40):
+            progress.advance(1, f"round {i}")
+    return stream.getvalue()
+
+
+def test_progress_is_lines_in_a_log_a_bar_on_a_terminal_and_nothing_when_quiet(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    lines = follow(io.StringIO()).splitlines()
+    assert lines[0] == "training [x]: 40 to do"
+    assert len(lines) == 11
+    assert lines[-1] == "training [x]: 40/40 round 39"
+    assert "\x1b[" in follow(Terminal())
+    assert follow(io.StringIO(), quiet=True) == ""
+    assert follow(Terminal(), quiet=True) == ""
