@@ -29,7 +29,9 @@ def evidence(context: Context) -> Section:
         rows = [_proof(context, content, p, its) for p, its in results.combinations if its == setting]
         blocks.append(Table(f"Measured{f' on {title}' if title else ''}", head, rows, head[1:6]))
     return Section(
-        "evidence", "Evidence that the defences were on", [*blocks, Folded("Every measurement, cell by cell", facts)]
+        "evidence",
+        "Evidence that the defences were on",
+        [*blocks, Folded("Every measurement, cell by cell", facts, printed=False)],
     )
 
 
@@ -54,11 +56,11 @@ def _proof(context: Context, content: Any, protocol: str, setting: Setting) -> l
     agreed = unique(plain(value) for value in seen("same_model_for_all"))
     return [
         context.swatch(protocol),
-        number(clip * noise) if clip and noise else MISSING,
-        MISSING if low is None else f"{number(low)} to {number(high)}",
-        number(clip),
-        number(extreme("norm_before", "max", max)),
-        number(extreme("norm_after", "max", max)),
+        plain(clip * noise) if clip and noise else MISSING,
+        MISSING if low is None else f"{plain(low)} to {plain(high)}",
+        plain(clip),
+        plain(extreme("norm_before", "max", max)),
+        plain(extreme("norm_after", "max", max)),
         mine,
         number(sum(seen("readable_updates"))) if seen("readable_updates") else MISSING,
         listed(agreed) or MISSING,
@@ -70,7 +72,7 @@ def this_run(context: Context) -> Section:
     times = _facts(context, context.results.raw.get("timings"), "timings")
     blocks = [
         *_facts(context, context.results.raw.get("environment"), "environment"),
-        *([Folded("Times", times)] if times else []),
+        *([Folded("Times", times, printed=False)] if times else []),
     ]
     return Section("this-run", "Time and place of this run", blocks or [Prose("Nothing was recorded.")])
 

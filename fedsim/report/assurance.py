@@ -93,7 +93,7 @@ def side_channels(context: Context) -> Section:
                 ["name", "part of the message", "for example", "what it tells", "protocols"],
                 rows,
                 ("for example",),
-                "words",
+                "words cards",
             ),
         ],
     )

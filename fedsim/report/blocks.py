@@ -112,7 +112,8 @@ class Table(Block):
         groups = (len(list(group)) for _, group in groupby(row[0] for row in self.cells))
         return [height for size in groups for height in (size, *[0] * (size - 1))]
 
-    template = """<div class="scroll {{ b.tone }}" role=region tabindex=0 aria-label="{{ b.caption }}"><table>
+    template = """<div class="scroll {{ b.tone }}{% if b.rows|length <= 8 %} short{% endif %}" role=region tabindex=0 \
+aria-label="{{ b.caption }}"><table>
 <caption>{{ b.caption }}</caption>
 <thead><tr>{% for title in b.head %}<th scope=col{% if title in b.numeric %} class=num{% endif %}>{{ title }}</th>\
 {% endfor %}</tr></thead>
@@ -121,8 +122,8 @@ class Table(Block):
 {% set height = b.heights[loop.index0] %}
 <tr>{% for cell in row %}{% if loop.first %}{% if height %}<th{% if height > 1 %} scope=rowgroup rowspan={{ height }}\
 {% else %} scope=row{% endif %}>{{ cell }}</th>{% endif %}{% else %}\
-<td{% if cell.span > 1 %} colspan={{ cell.span }}{% elif b.head[loop.index0] in b.numeric %} class=num{% endif %}>\
-{{ cell }}</td>{% endif %}{% endfor %}</tr>
+<td{% if cell.span > 1 %} colspan={{ cell.span }}{% elif b.head[loop.index0] in b.numeric %} class=num{% endif %} \
+data-label="{{ b.head[loop.index0] }}">{{ cell }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 """
@@ -190,11 +191,15 @@ aria-label="{{ tile.alt }}"></span>{% endif %}{% for line in tile.lines %}<span{
 
 @dataclass(frozen=True)
 class Folded(Block):
-    """Something long behind one line; printed open."""
+    """Something long behind one line; printed open, or where it is raw detail not at all."""
 
     summary: str
     items: Sequence[Block]
-    template = "<details><summary>{{ b.summary }}</summary>{% for item in b.items %}{{ item }}{% endfor %}</details>\n"
+    printed: bool = True
+    template = (
+        "<details{% if not b.printed %} class=unprinted{% endif %}><summary>{{ b.summary }}"
+        "</summary>{% for item in b.items %}{{ item }}{% endfor %}</details>\n"
+    )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _attacks(results: Results) -> Table:
         claim = Cell(str(first.get("claim") or MISSING), str(first.get("paper") or ""))
         rows.append([name, claim, knows or "nothing besides the view", plain(budget) if budget else "its default", won])
     head = ["attack", "what it recovers", "what it was told", "budget", "sanity case"]
-    return Table("One that loses its sanity case proves nothing elsewhere", head, rows, tone="words")
+    return Table("One that loses its sanity case proves nothing elsewhere", head, rows, tone="words cards")
 
 
 def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[list[object]]:
@@ -109,7 +109,7 @@ def _labels(records: list[Json]) -> tuple[str, str]:
     victims = [victim for record in records for victim in record.get("victims") or []]
     right = mean(finite(victim.get("labels_right")) for victim in victims)
     guess = mean(finite((victim.get("baseline") or {}).get("label_majority")) for victim in victims)
-    return share(right), "" if guess is None else f"guessing {share(guess)}"
+    return share(right), "" if guess is None else f"guess {share(guess)}"
 
 
 def utility(context: Context) -> Section:

@@ -86,6 +86,7 @@ def verdict(context: Context) -> Section:
             head,
             [_verdict_row(context, protocol, its) for protocol, its in results.combinations if its == setting],
             ("rebuilt", "accuracy", "epsilon"),
+            "cards",
         )
         for setting in results.settings
     ]
@@ -116,7 +117,7 @@ def _verdict_row(context: Context, protocol: str, setting: Setting) -> list[obje
     results, attempts = context.results, context.results.attempts_of(protocol, setting)
     said = unique(str(s.get("verdict") or "") for s in attempts)
     said = sorted(filter(None, said), key=lambda text: not text.lower().startswith("broken"))
-    note = "; ".join(filter(None, [*said, results.lost(protocol, setting)]))
+    note = "\n".join(filter(None, [*said, results.lost(protocol, setting)]))
     privacy = results.privacy_of(protocol, setting)
     return [
         context.swatch(protocol),
@@ -137,7 +138,7 @@ def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple
     best = max(first, key=lambda s: finite(s["median"]) or 0.0)
     metric = str(best.get("metric"))
     unit = f" {best['unit']}" if best.get("unit") and metric not in SHARES else ""
-    return f"{measure(metric, best['median'])}{unit}", f"guessing {measure(metric, best.get('baseline'))}{unit}"
+    return f"{measure(metric, best['median'])}{unit}", f"guess {measure(metric, best.get('baseline'))}{unit}"
 
 
 def who_sees_what(context: Context) -> Section:
@@ -162,9 +163,12 @@ def who_sees_what(context: Context) -> Section:
         [
             Bullets(common),
             Table(
-                "What the server receives", ["protocol", "the server sees", "what must be trusted"], rows, tone="words"
+                "What the server receives",
+                ["protocol", "the server sees", "what must be trusted"],
+                rows,
+                tone="words cards",
             ),
-            Table("The other parties", ["party", "sees"], others, tone="words"),
+            Table("The other parties", ["party", "sees"], others, tone="words cards"),
             Prose(
                 "The result is void if one of these fails: attacks were given only the server's view and the "
                 "knowledge listed above; no client shares memory, files or random seeds with the server; and the "
@@ -209,7 +213,7 @@ def gallery(context: Context) -> Section:
         if setting_name(setting) and shown:
             blocks.append(Heading(setting_name(setting).capitalize()))
         blocks += shown[0][1] if shown else []
-        blocks += [Folded(f"The same targets under {name}", body) for name, body in shown[1:]]
+        blocks += [Folded(f"What {name} rebuilt", body) for name, body in shown[1:]]
     if not blocks:
         blocks = [Prose("No attack of this run rebuilt anything that can be shown.")]
     pictures = context.pictures

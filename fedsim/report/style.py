@@ -36,11 +36,11 @@ linear-gradient(270deg,var(--line),transparent) right/.6rem 100% no-repeat scrol
 table{border-collapse:collapse;font-size:.9rem;line-height:1.4;min-width:min(100%,40rem)}
 .scroll.narrow table{min-width:0}
 caption{text-align:left;padding:0 0 .4rem;caption-side:top}
-th,td{text-align:left;vertical-align:top;padding:.5rem 1.1rem .5rem 0;border-bottom:1px solid var(--line);
-font-weight:400;min-width:4.5rem}
+th,td{text-align:left;vertical-align:top;padding:.5rem .9rem .5rem 0;border-bottom:1px solid var(--line);
+font-weight:400;min-width:3.25rem}
 thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom:1.5px solid var(--quiet)}
 td.num,th.num{text-align:right;white-space:nowrap}
-th small,td small{display:block;white-space:normal}
+th small,td small{display:block;white-space:pre-line}
 td.num small{white-space:nowrap}.words td{max-width:26rem}.swatch{white-space:nowrap}
 tr>:last-child{padding-right:.25rem}
 .swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600}
@@ -78,7 +78,12 @@ footer{padding:2rem 1.25rem 3rem;color:var(--quiet);font-size:.875rem}
 .band>:first-child,.reason{padding-left:.5rem}.who small{display:inline;margin-left:.5rem}
 .tiles{padding-left:.5rem;gap:.5rem}.tiles li>span:not(.empty){font-size:.72rem}
 nav ol{display:block;columns:2}.truth .tiles .first{min-height:2.7em}
-td{min-width:6.5rem}.words td,td:has(.chip){min-width:11rem}}
+.cards table,.cards tbody,.cards tr,.cards th,.cards td,.cards caption{display:block;min-width:0;text-align:left}
+.cards thead{display:none}.cards tr{border-bottom:1px solid var(--line);padding:.5rem 0}
+.cards :is(tbody th,td){border:0;padding:.1rem 0}.cards td:empty{display:none}
+.cards td::before{content:attr(data-label) ": ";color:var(--quiet)}.cards td:has(.chip)::before{content:none}
+.cards td.num{white-space:normal}.cards td.num small,.cards td small{display:inline;margin-left:.5rem}
+.cards td:has(.chip) small{display:block;margin-left:0}}
 @page{size:A4;margin:16mm 15mm 18mm}
 @media print{:root{color-scheme:light}html{font-size:9.5pt}body{line-height:1.45}
 main,header,footer{max-width:none;padding:0}nav,.skip{display:none}header{padding-top:0}
@@ -87,7 +92,8 @@ h2{margin-top:1.6rem;break-after:avoid}h3{break-after:avoid}tr,.band,.plot,p,li{
 th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group}
 .pair{grid-template-columns:1fr 1fr}.plot svg{max-width:74mm}figure{margin:.6rem 0 1rem}
 .tiles{grid-template-columns:repeat(var(--columns),22mm)}
-pre{white-space:pre-wrap;overflow:visible}a{color:inherit;text-decoration:none}
+pre{white-space:pre-wrap;overflow:visible;font-size:.7rem;line-height:1.35;columns:2}.short{break-inside:avoid}
+.unprinted{display:none}a{color:inherit;text-decoration:none}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 details::details-content{content-visibility:visible;height:auto}}
 """

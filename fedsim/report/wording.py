@@ -92,7 +92,7 @@ def number(value: Any, digits: int = 3) -> str:
     size = math.floor(math.log10(abs(read)))
     if size >= digits:
         text = f"{read if read.is_integer() else round(read, digits - 1 - size):,.0f}"
-    elif size < -3:
+    elif size < -4:
         mantissa, exponent = f"{read:.{digits - 1}e}".split("e")
         text = f"{mantissa} × 10{str(int(exponent)).translate(RAISED)}".removeprefix("1.00 × ")
     else:
@@ -172,7 +172,7 @@ def plain(value: Any) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and 1e-3 <= abs(value) < 1e3:
+    if isinstance(value, float) and 1e-4 <= abs(value) < 1e3:
         return f"{value:.4g}".replace("-", "−")
     if isinstance(value, (int, float)):
         return number(value)
