@@ -6,16 +6,24 @@ from collections import Counter
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from attacks import available
-from fedsim.adversary import in_words, rung
-from fedsim.assess import prove
+from attacks import Budget, Observation, available
+from attacks.losses import LOSSES
+from fedsim.adversary import in_words, knowledge_for, rung
+from fedsim.assess import Job, perform
 from fedsim.cells import Engine
+from fedsim.client import batches, local_update, plain_gradient
 from fedsim.experiment import Experiment
-from fedsim.scenario import Scenario
+from fedsim.grids import one_thread
+from fedsim.scenario import Attack, Scenario
+from fedsim.truth import Truth
 from strategies.wire import payload_bytes
 
 ACTOR_MEBIBYTES = 450
 """Resident memory of one Ray actor with torch imported, measured."""
+BASE_MEBIBYTES = 600
+"""Resident memory of this process with torch, Flower and scikit-learn imported, measured."""
+PATIENCE = 20.0
+"""Seconds after which an attack is no longer timed to its end."""
 
 
 def forecast(scenario: Scenario, engine: Engine) -> str:
@@ -41,16 +49,26 @@ def forecast(scenario: Scenario, engine: Engine) -> str:
             f"Training: {asked} client updates. {first.dataset.name}: {sum(map(len, first.division.clients))} private "
             f"examples; model: {sum(p.numel() for p in model.parameters()):,} parameters.",
             f"Bytes: about {up:,} up, {down:,} down per client and round, {asked * (up + down) / 1e6:,.1f} MB in all.",
+            f"Memory: about {_view_bytes(cells[0].scenario, up, down) / 2**20:,.0f} MiB for the view of one cell, "
+            f"beside {BASE_MEBIBYTES} MiB for this process.",
             f"Actors: {_actors(engine)}.",
-            "Attacks, with a lower bound on their time from the small case that each must win:",
-            *(
-                f"  {name}: {count} victims, rung "
-                f"{rung(cells[0].scenario, 1) if available()[name].needs.update else 'L0'}, "
-                f"at least {count * _seconds_on_small_case(name):.0f} s on one core"
-                for name, count in victims.items()
-            ),
+            "Attacks, timed on one client made of public data:",
+            *(_attack_line(first, attack, victims[attack.name]) for attack in scenario.attacks),
         ]
     )
+
+
+def _attack_line(experiment: Experiment, attack: Attack, count: int) -> str:
+    seconds, stopped = _seconds_on_one_victim(experiment, attack)
+    where = rung(experiment.scenario, attack.rounds[0]) if available()[attack.name].needs.update else "L0"
+    bound = "at least" if stopped else "about"
+    return f"  {attack.name}: {count} victims, rung {where}, {bound} {count * seconds:.0f} s on one core"
+
+
+def _view_bytes(scenario: Scenario, up: int, down: int) -> int:
+    """What the recorder holds: of each attacked round the broadcast and every update."""
+    federation = scenario.federation
+    return len(scenario.attacked_rounds) * (down + up * (federation.cohort or federation.clients))
 
 
 def _actors(engine: Engine) -> str:
@@ -60,7 +78,19 @@ def _actors(engine: Engine) -> str:
     return f"{cores} on this machine's {cores} cores, about {cores * ACTOR_MEBIBYTES:,} MiB in all"
 
 
-def _seconds_on_small_case(name: str) -> float:
+def _seconds_on_one_victim(experiment: Experiment, attack: Attack) -> tuple[float, bool]:
+    """Seconds that the attack takes on one client made of public data, and whether it was stopped early."""
+    federation = experiment.scenario.federation
+    inputs, labels = experiment.public_data()
+    steps = batches(len(labels), federation.model_copy(update={"local_epochs": 1, "local_steps": 1}), 0, 1, 0)
+    loss = LOSSES[experiment.loss_name]
+    trained = local_update(experiment.initial_model(), inputs, labels, steps, federation, loss, plain_gradient(loss))
+    observation = Observation(experiment.initial_model(), trained.update, trained.kind)
+    stand_in = Truth(1, 0, inputs[steps[0]], labels[steps[0]], 1)
+    budget = Budget(**{**attack.budget.model_dump(), "seconds": min(attack.budget.seconds or PATIENCE, PATIENCE)})
     started = time.perf_counter()
-    prove(name)
-    return time.perf_counter() - started
+    job = Job(attack.name, 1, (0,), (((observation,), knowledge_for(experiment, stand_in), 0),), budget)
+    with one_thread():
+        perform(job)
+    taken = time.perf_counter() - started
+    return taken, taken >= PATIENCE

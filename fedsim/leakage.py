@@ -33,7 +33,7 @@ class Scale:
 
 
 def _images(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -> dict[str, Tensor]:
-    own, _ = metrics.identified(claims, targets, public)
+    own, _ = metrics.identified(claims, targets, public)  # the pool: the batch and all public examples
     return {
         "psnr": metrics.cap(metrics.psnr(claims, targets, dataset.value_range)),
         "mse": metrics.mse(claims, targets),
@@ -104,6 +104,7 @@ def score(
     scored: dict[str, Any] = {
         "client": truth.client,
         "figures": {},
+        "pool": len(truth.labels) + len(public),
         "labels_right": None,
         "objective": claim.objective.double().tolist(),
         "converged": claim.converged,

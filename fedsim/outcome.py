@@ -165,6 +165,8 @@ def _row(
         "worst": float(sample.max()),
         "baseline": best[strongest],
         "baseline_name": strongest.removeprefix(f"{scale.metric}_").replace("_", " "),
+        "identified": _mean([v["figures"]["identified"][i] for v, i in figures if "identified" in v["figures"]]),
+        "pool": max(v["pool"] for v, _ in figures),
         "recovered": float(np.mean([r for v in victims for r in v["recovered"]])),
         "fractions": {f"{threshold:g}": float((sample >= threshold).mean()) for threshold in metrics.THRESHOLDS}
         if scale.metric == "psnr"
