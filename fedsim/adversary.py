@@ -5,6 +5,7 @@ from typing import Any
 
 from attacks import Knowledge
 from fedsim.experiment import Experiment
+from fedsim.report.wording import KNOWLEDGE, counted, listed
 from fedsim.scenario import Scenario
 from fedsim.truth import Truth
 
@@ -53,10 +54,10 @@ def in_words(scenario: Scenario) -> list[str]:
     )
     return [
         f"The server runs the protocol as agreed and is curious ({scenario.adversary.kind.replace('_', '-')}).",
-        f"In each of {federation.rounds} round(s) it asks {asked} of {federation.clients} clients; each sends {sent} "
-        f"over at most {federation.batch_size} example(s) a batch.",
+        f"In each of {counted(federation.rounds, 'round')} it asks {asked} of {counted(federation.clients, 'client')}; "
+        f"each sends {sent}, at most {counted(federation.batch_size, 'example')} in a batch.",
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",
         "The server sees every message, and knows the architecture, the weights that it sent and the loss.",
-        f"It is also told: {', '.join(knows)}." if knows else "It is told nothing else.",
+        f"It is also told {listed([KNOWLEDGE[fact] for fact in knows])}." if knows else "It is told nothing else.",
         "It does not see any client's memory, any random seed, or which examples a client used.",
     ]

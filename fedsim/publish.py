@@ -39,6 +39,7 @@ def gather(folder: RunFolder, scenario: Scenario, engine: str) -> dict[str, Any]
         "schema_version": SCHEMA_VERSION,
         "scenario": scenario.model_dump(mode="json"),
         "digest": scenario.digest,
+        "fedsim": version("fedsim-leakage"),
         "axes": {axis: list(labels) for axis, labels in (scenario.compare or {}).items()},
         "cells": cells,
         "summary": as_json(summarise(scenario, cells)),

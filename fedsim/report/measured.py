@@ -30,11 +30,12 @@ def leakage(context: Context) -> Section:
             "is the single worst case. “Guessing” is what one would score with no update at all: a figure near it "
             "shows no leakage. “> 30 dB” is the share of examples rebuilt above that quality; at 20 dB a picture is "
             f"recognisable, at 30 dB it is clear, at 40 dB it is practically the original. {PSNR_CAP:g} dB stands for "
-            "an exact copy."
+            "an exact copy. “Identified” is the share whose nearest neighbour, among the batch and all public examples "
+            "(the pool, whose size stands below it), is the private example itself."
         )
     ]
     head = ["protocol", "attack", "metric", "median", "most leaked", "guessing", "> 20 dB", "> 30 dB", "> 40 dB",
-            "labels right"]  # fmt: skip
+            "identified", "labels right"]  # fmt: skip
     for setting in results.settings:
         mine = [protocol for protocol, its in results.combinations if its == setting]
         rows = [row for p in mine for row in _leakage_rows(context, p, setting)]
@@ -80,14 +81,14 @@ def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[lis
         for i, entry in enumerate(entries):
             rows.append([swatch, attack, *_figures(entry), "" if i else Cell(right, guess)])
         if not entries and right != MISSING:
-            rows.append([swatch, attack, Cell("labels only", reason, span=7), Cell(right, guess)])
+            rows.append([swatch, attack, Cell("labels only", reason, span=8), Cell(right, guess)])
         elif not entries:
-            rows.append([swatch, Cell(label, f"round {round}"), Cell(reason or "no figure", span=8)])
-    return rows or [[swatch, MISSING, Cell(results.lost(protocol, setting) or "no attack was run", span=8)]]
+            rows.append([swatch, Cell(label, f"round {round}"), Cell(reason or "no figure", span=9)])
+    return rows or [[swatch, MISSING, Cell(results.lost(protocol, setting) or "no attack was run", span=9)]]
 
 
 def _figures(entry: Json) -> list[object]:
-    """Metric, median with interval, worst case, baseline, and the shares above 20, 30 and 40 dB."""
+    """Metric, median with interval, worst case, baseline, shares above 20, 30 and 40 dB, and identified in the pool."""
     metric, fractions = str(entry.get("metric")), entry.get("fractions") or {}
     return [
         Cell(METRICS.get(metric, metric.replace("_", " ")), "in dB" if entry.get("unit") == "dB" else ""),
@@ -95,6 +96,7 @@ def _figures(entry: Json) -> list[object]:
         measure(metric, entry.get("worst")),
         Cell(measure(metric, entry.get("baseline")), str(entry.get("baseline_name") or "")),
         *(share(fractions.get(level)) for level in ("20", "30", "40")),
+        Cell(share(entry.get("identified")), f"of {number(entry.get('pool'))}" if entry.get("pool") else ""),
     ]
 
 
