@@ -73,31 +73,17 @@ def run_command(
     quiet: QuietFlag = False,
 ) -> None:
     """Run a scenario and write its report."""
-    _execute(load_scenario(scenario), engine, address, seed, out, resume, dry_run, no_truth, quiet, how=scenario)
-
-
-def _execute(
-    scenario: Scenario,
-    engine: Engine,
-    address: str | None,
-    seed: list[int] | None,
-    out: Path | None,
-    resume: bool,
-    dry_run: bool,
-    no_truth: bool,
-    quiet: bool,
-    how: str,
-) -> None:
+    asked = load_scenario(scenario)
     if seed:
-        scenario = Scenario(**{**scenario.model_dump(mode="json"), "seeds": seed})
+        asked = Scenario(**{**asked.model_dump(mode="json"), "seeds": seed})
     if dry_run:
-        typer.echo(forecast(scenario, engine))
+        typer.echo(forecast(asked, engine))
         return
     try:
-        result = run(scenario, out, engine=engine, address=address, resume=resume, truth=not no_truth, quiet=quiet)
+        result = run(asked, out, engine=engine, address=address, resume=resume, truth=not no_truth, quiet=quiet)
     except KeyboardInterrupt:
         where = f" --out {out}" if out else ""
-        typer.echo(f"interrupted; finished cells are kept. Go on with: fedsim run {how}{where} --resume", err=True)
+        typer.echo(f"interrupted; finished cells are kept. Go on with: fedsim run {scenario}{where} --resume", err=True)
         # Threads of an attack or of Ray may still be busy; the user has asked to be gone now.
         sys.stderr.flush()
         os._exit(INTERRUPTED)
@@ -166,26 +152,6 @@ def list_command() -> None:
         console.print(f"[bold]{title}[/]: {', '.join(sorted(names))}")
 
 
-def main(scenario: Scenario | None = None) -> None:
-    """Start the command line; a script passes its own scenario and takes the flags of ``fedsim run``."""
-    if scenario is None:
-        app()
-        return
-    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-    @script.command()
-    @refuses_bad_input
-    def own(
-        engine: EngineFlag = "inline",
-        address: AddressFlag = None,
-        seed: SeedFlag = None,
-        out: OutFlag = None,
-        resume: ResumeFlag = False,
-        dry_run: DryFlag = False,
-        no_truth: NoTruthFlag = False,
-        quiet: QuietFlag = False,
-    ) -> None:
-        """Run this scenario and write its report."""
-        _execute(scenario, engine, address, seed, out, resume, dry_run, no_truth, quiet, how=sys.argv[0])
-
-    script()
+def main(script: str | None = None) -> None:
+    """Start the command line. A scenario script passes its ``__file__``, and so takes the flags of ``fedsim run``."""
+    app(["run", script, *sys.argv[1:]] if script else None)

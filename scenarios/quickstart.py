@@ -33,4 +33,4 @@ scenario = Scenario(
 )
 
 if __name__ == "__main__":
-    main(scenario)
+    main(__file__)

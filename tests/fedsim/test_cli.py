@@ -17,7 +17,7 @@ from fedsim import Attack, Federation, Scenario, main
 scenario = Scenario(name="tiny", task="digits", federation=Federation(clients=2, rounds={rounds}), {more}
                     attacks=[Attack(name="analytic", victims=2)])
 if __name__ == "__main__":
-    main(scenario)
+    main(__file__)
 """
 
 
