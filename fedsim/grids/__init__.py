@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 from fedsim.grids.base import GridError, LocalGrid, one_thread
 from fedsim.grids.inline import InlineGrid
 
-__all__ = ["ENGINES", "GridError", "InlineGrid", "LocalGrid", "map_tasks", "open_grid"]
+__all__ = ["ENGINES", "GridError", "InlineGrid", "LocalGrid", "map_tasks", "one_thread", "open_grid"]
 
 ENGINES = ("inline", "ray")
 
