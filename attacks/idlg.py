@@ -7,17 +7,17 @@ import torch
 from attacks.lbfgs import LBFGS
 from attacks.matching import Matching
 from attacks.objectives import euclidean
-from attacks.optimise import Recipe, match, normal
+from attacks.optimise import Recipe, match
 from attacks.registry import Case, Needs, attack
 from attacks.view import Budget, NotApplicable, Reconstruction
 
 RECIPE = Recipe(
     matching=Matching(euclidean, dtype=torch.float64),
-    minimiser=lambda starts, iterations, boxed: LBFGS(starts, memory=100),
-    start=normal,
-    iterations=3000,
+    minimiser=lambda starts, iterations, boxed: LBFGS(starts),
+    iterations=6000,
     restarts=4,
-    tolerance=1e-10,
+    tolerance=1e-9,
+    stalls=True,
 )
 
 
@@ -28,5 +28,5 @@ RECIPE = Recipe(
     needs=Needs(rung="L5", knowledge=("batch_size",)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Labels first (granted, by the sign rule, or as estimated counts); then L-BFGS from normal starts."""
+    """Labels first (granted, by the sign rule, or as estimated counts); then L-BFGS from uniform starts."""
     return match(cases, RECIPE, budget)

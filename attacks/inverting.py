@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attacks.matching import Matching
 from attacks.objectives import cosine
-from attacks.optimise import Recipe, match, normal
+from attacks.optimise import Recipe, match
 from attacks.registry import Case, Needs, attack
 from attacks.view import Budget, NotApplicable, Reconstruction
 
@@ -27,11 +27,16 @@ class SignedAdam:
         self.points = self._clamp(starts.clone())
         self.mean, self.square = torch.zeros_like(starts), torch.zeros_like(starts)
         self.steps = torch.zeros(len(starts), dtype=torch.long, device=starts.device)
-        self.stuck = torch.zeros(len(starts), dtype=torch.bool, device=starts.device)
+        self.broken = torch.zeros(len(starts), dtype=torch.bool, device=starts.device)
+
+    @property
+    def stuck(self) -> Tensor:
+        """Rows that cannot go on: those that met a non-finite number."""
+        return self.broken
 
     def tell(self, values: Tensor, gradients: Tensor) -> None:
         """Take the values (K,) and gradients (K, D) at ``points``; a row with a non-finite answer stops there."""
-        self.stuck |= ~(values.isfinite() & gradients.isfinite().all(1))
+        self.broken |= ~(values.isfinite() & gradients.isfinite().all(1))
         self.steps += 1
         sign = gradients.sign()
         self.mean = BETA1 * self.mean + (1 - BETA1) * sign
@@ -44,12 +49,12 @@ class SignedAdam:
     def restart(self, rows: Tensor, starts: Tensor) -> None:
         """Begin anew in ``rows`` from ``starts``."""
         self.points[rows] = self._clamp(starts)
-        for state in (self.mean, self.square, self.steps, self.stuck):
+        for state in (self.mean, self.square, self.steps, self.broken):
             state[rows] = 0
 
     def keep(self, rows: Tensor) -> None:
         """Drop every row but ``rows``."""
-        for name in ("points", "mean", "square", "steps", "stuck"):
+        for name in ("points", "mean", "square", "steps", "broken"):
             setattr(self, name, getattr(self, name)[rows])
 
     def _clamp(self, points: Tensor) -> Tensor:
@@ -59,7 +64,6 @@ class SignedAdam:
 RECIPE = Recipe(
     matching=Matching(cosine, tv=0.01),
     minimiser=SignedAdam,
-    start=normal,
     iterations=1000,
     restarts=2,
     scale=False,
@@ -73,5 +77,5 @@ RECIPE = Recipe(
     needs=Needs(rung="L5", knowledge=("batch_size",)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam from normal starts."""
+    """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam from uniform starts."""
     return match(cases, RECIPE, budget)

@@ -159,15 +159,7 @@ class Batch:
         first = victims[0]
         self.size = first.inputs_size + matching.joint * first.shape[0] * first.classes
         self.notes: tuple[str, ...] = ()
-        self._recorded: dict[int, Call] = {}
-        self._stacked = (
-            [
-                {name: torch.stack([v.constants[part][name] for v in victims]) for name in tensors}
-                for part, tensors in enumerate(first.constants)
-            ]
-            if len(victims) > 1
-            else []
-        )
+        self._recorded: dict[tuple[int, bool], Call] = {}
         try:
             self.bind([0, 0])(first.low.new_full((2, self.size), 0.5))
         except (RuntimeError, NotImplementedError) as error:
@@ -181,18 +173,20 @@ class Batch:
         """
         if self.notes:
             return lambda points: _loop([self.victims[owner] for owner in owners], points, self.matching)
-        constants, axes = self.victims[0].constants, None
-        if self._stacked:
-            at = torch.tensor(owners, device=self.victims[0].low.device)
-            constants, axes = tuple({n: t[at] for n, t in part.items()} for part in self._stacked), 0
+        held = [self.victims[owner].constants for owner in owners]
+        constants, shared = held[0], len(set(owners)) == 1
+        if not shared:
+            parts = zip(*held, strict=True)
+            constants = tuple({name: torch.stack([own[name] for own in part]) for name in part[0]} for part in parts)
 
         def one(point: Tensor, constants: Constants) -> Tensor:
             return _objective(self.victims[0], constants, point, self.matching, _functional)
 
-        call = self._recorded.get(len(owners)) or vmap(grad_and_value(one), in_dims=(0, axes))
-        if record and len(owners) not in self._recorded:
+        key = (len(owners), shared)
+        call = self._recorded.get(key) or vmap(grad_and_value(one), in_dims=(0, None if shared else 0))
+        if record and key not in self._recorded:
             example = self.victims[0].low.new_full((len(owners), self.size), 0.5)
-            call = self._recorded[len(owners)] = make_fx(call)(example, constants)
+            call = self._recorded[key] = make_fx(call)(example, constants)
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
             with torch.no_grad():

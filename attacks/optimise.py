@@ -18,41 +18,58 @@ from attacks.view import Budget, NotApplicable, Reconstruction
 Job = tuple[int, int]
 RECORD = 150
 """Steps from which recording the objective as a flat graph pays for itself."""
+PATIENCE, GAIN = 100, 0.01
+"""A restart stalls when so many evaluations lower its objective by less than this part."""
+ROOM = 2**24
+"""Numbers that the constants and points of the rows side by side may take."""
 
 
 class Minimiser(Protocol):
     """K minimisations side by side: evaluate all ``points`` (K, D), ``tell`` the answers, repeat.
 
-    ``steps`` (K,) counts the steps taken, ``stuck`` (K,) marks rows that cannot go on.
+    ``steps`` (K,) counts the steps taken, ``stuck`` (K,) marks rows that cannot go on, ``broken`` (K,) those of them
+    that met a number that is not finite.
     """
-
-    steps: Tensor
-    stuck: Tensor
 
     @property
     def points(self) -> Tensor: ...
+    @property
+    def steps(self) -> Tensor: ...
+    @property
+    def stuck(self) -> Tensor: ...
+    @property
+    def broken(self) -> Tensor: ...
     def tell(self, values: Tensor, gradients: Tensor) -> None: ...
     def restart(self, rows: Tensor, starts: Tensor) -> None: ...
     def keep(self, rows: Tensor) -> None: ...
+
+
+def uniform_in_box(size: int, boxed: int, generator: torch.Generator) -> Tensor:
+    """A start (size,): uniform over the value range in the ``boxed`` leading columns, standard normal in the others."""
+    inside = torch.rand(boxed, generator=generator, dtype=torch.float64)
+    return torch.cat([inside, torch.randn(size - boxed, generator=generator, dtype=torch.float64)])
 
 
 @dataclass(frozen=True)
 class Recipe:
     """An attack by gradient matching, as its parts.
 
-    ``start`` draws (D,) numbers in unit coordinates; ``minimiser`` takes the starts (K, D), the number of steps, and
-    how many leading columns are boxed in [0, 1]. A victim is solved, and its other restarts end, at an objective of
-    ``tolerance``. ``iterations`` and ``restarts`` are the default budget; ``width`` is how many run side by side.
+    ``minimiser`` takes the starts (K, D), the number of steps, and how many leading columns are boxed in [0, 1].
+    ``start`` takes the size D, the same number of columns, and a generator. ``iterations`` and ``restarts`` are the
+    default budget, ``width`` is how many run side by side. At an objective of ``tolerance`` a victim is solved: its
+    further restarts, which wait for the first where there is a tolerance, are not run. ``stalls`` ends a restart that
+    gains too little. ``scale`` says that the size of the gradient matters, not its direction alone.
     """
 
     matching: Matching
     minimiser: Callable[[Tensor, int, int], Minimiser]
-    start: Callable[[int, torch.Generator], Tensor]
     iterations: int
     restarts: int
     tolerance: float = 0.0
+    stalls: bool = False
     scale: bool = True
     width: int = 16
+    start: Callable[[int, int, torch.Generator], Tensor] = uniform_in_box
 
 
 def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
@@ -103,6 +120,8 @@ class _Rows:
         self.points = starts.clone()
         self.values = starts.new_full((len(jobs),), math.inf)
         self.first = starts.new_full((len(jobs),), math.nan)
+        self.marks = self.values.clone()
+        self.seen = torch.zeros(len(jobs), dtype=torch.long, device=starts.device)
 
     def step(self, evaluate: Evaluate) -> None:
         points = self.minimiser.points
@@ -111,7 +130,15 @@ class _Rows:
         self.values = torch.where(better, values, self.values)
         self.points = torch.where(better[:, None], points, self.points)
         self.first = torch.where(self.first.isnan(), values, self.first)
+        self.seen += 1
         self.minimiser.tell(values, gradients)
+
+    def stalled(self) -> Tensor:
+        """Which rows (K,) end a stretch of PATIENCE evaluations that gained too little."""
+        due = self.seen % PATIENCE == 0
+        slow = due & (self.values > (1 - GAIN) * self.marks)
+        self.marks = torch.where(due, self.values, self.marks)
+        return slow
 
     def restart(self, rows: list[int], jobs: list[Job], starts: Tensor) -> None:
         at = torch.tensor(rows, device=starts.device)
@@ -119,12 +146,14 @@ class _Rows:
             self.jobs[row] = job
         self.minimiser.restart(at, starts)
         self.points[at], self.values[at], self.first[at] = starts, math.inf, math.nan
+        self.marks[at], self.seen[at] = math.inf, 0
 
     def keep_live(self) -> None:
         rows = [row for row, live in enumerate(self.live) if live]
         at = torch.tensor(rows, device=self.points.device)
         self.minimiser.keep(at)
-        self.points, self.values, self.first = self.points[at], self.values[at], self.first[at]
+        for name in ("points", "values", "first", "marks", "seen"):
+            setattr(self, name, getattr(self, name)[at])
         self.jobs, self.live = [self.jobs[row] for row in rows], [True] * len(rows)
 
 
@@ -134,13 +163,18 @@ class _Search:
     def __init__(
         self, victims: Sequence[Victim], generators: Sequence[torch.Generator], recipe: Recipe, budget: Budget
     ) -> None:
+        first = victims[0]
         self.victims, self.recipe = victims, recipe
         self.iterations = budget.iterations or recipe.iterations
         self.restarts = budget.restarts or recipe.restarts
         self.deadline = time.monotonic() + (budget.seconds or math.inf) * len(victims)
         self.batch = Batch(victims, recipe.matching)
-        starts = [[recipe.start(self.batch.size, g) for _ in range(self.restarts)] for g in generators]
-        self.starts = torch.stack([torch.stack(own) for own in starts]).to(victims[0].low)
+        self.boxed = first.inputs_size if first.boxed else 0
+        numbers = self.batch.size + sum(tensor.numel() for part in first.constants for tensor in part.values())
+        self.width = max(1, min(recipe.width, ROOM // numbers))
+        starts = [[recipe.start(self.batch.size, self.boxed, g) for _ in range(self.restarts)] for g in generators]
+        self.starts = torch.stack([torch.stack(own) for own in starts]).to(first.low)
+        self.solved: set[int] = set()
         self.best = self.starts.clone()
         self.diverged = torch.zeros(len(victims), self.restarts, dtype=torch.bool)
         self.ran = torch.zeros(len(victims), self.restarts, dtype=torch.bool)
@@ -148,22 +182,29 @@ class _Search:
 
     def run(self) -> list[Reconstruction]:
         """Descend from every start until solved or out of budget; then one claim per victim."""
-        queue = deque((v, r) for r in range(self.restarts) for v in range(len(self.victims)))
-        jobs = [queue.popleft() for _ in range(min(self.recipe.width, len(queue)))]
+        first = [(victim, 0) for victim in range(len(self.victims))]
+        rest = [(victim, restart) for restart in range(1, self.restarts) for victim in range(len(self.victims))]
+        for wave in (first, rest) if self.recipe.tolerance else (first + rest,):
+            queue = deque(job for job in wave if job[0] not in self.solved)
+            if queue and (wave is not rest or time.monotonic() < self.deadline):
+                self._descend(queue)
+        return [self._claim(index) for index in range(len(self.victims))]
+
+    def _descend(self, queue: deque[Job]) -> None:
+        jobs = [queue.popleft() for _ in range(min(self.width, len(queue)))]
         starts = torch.stack([self.starts[job] for job in jobs])
-        rows = _Rows(jobs, starts, self.recipe.minimiser(starts, self.iterations, self._boxed()))
+        rows = _Rows(jobs, starts, self.recipe.minimiser(starts, self.iterations, self.boxed))
         while any(rows.live):
-            evaluate = self.batch.bind([v for v, _ in rows.jobs], record=self.iterations >= RECORD)
+            evaluate = self.batch.bind([victim for victim, _ in rows.jobs], record=self.iterations >= RECORD)
             over = self._until_one_is_over(rows, evaluate)
-            solved = {rows.jobs[k][0] for k in over if rows.values[k] <= self.recipe.tolerance}
+            self.solved |= {rows.jobs[k][0] for k in over if rows.values[k] <= self.recipe.tolerance}
             late = time.monotonic() > self.deadline
-            queue = deque() if late else deque(job for job in queue if job[0] not in solved)
-            ended = [k for k, live in enumerate(rows.live) if live and (k in over or rows.jobs[k][0] in solved)]
+            queue = deque(job for job in queue if job[0] not in self.solved and not late)
+            ended = [k for k, live in enumerate(rows.live) if live and (k in over or rows.jobs[k][0] in self.solved)]
             for k in ended:
                 self._bank(rows, k)
                 rows.live[k] = False
             self._refill(rows, ended, queue)
-        return [self._claim(index) for index in range(len(self.victims))]
 
     def _until_one_is_over(self, rows: _Rows, evaluate: Evaluate) -> set[int]:
         """Step all rows until some are solved, stuck or out of steps, or time is up; which."""
@@ -172,6 +213,8 @@ class _Search:
             rows.step(evaluate)
             minimiser = rows.minimiser
             over = (rows.values <= self.recipe.tolerance) | minimiser.stuck | (minimiser.steps >= self.iterations)
+            if self.recipe.stalls:
+                over |= rows.stalled()
             if time.monotonic() > self.deadline:
                 over = torch.ones_like(over)
             if (over & live).any():
@@ -189,39 +232,28 @@ class _Search:
             rows.keep_live()
 
     def _bank(self, rows: _Rows, k: int) -> None:
-        """Keep what row ``k`` found; without progress from a finite start it counts as diverged."""
-        victim, restart = job = rows.jobs[k]
-        self.best[job] = rows.points[k]
-        self.diverged[job] = not bool(rows.values[k] < rows.first[k]) and bool(rows.minimiser.stuck[k])
-        self.ran[victim, restart] = True
-        self.steps[victim] += int(rows.minimiser.steps[k])
-
-    def _boxed(self) -> int:
-        return self.victims[0].inputs_size if self.victims[0].boxed else 0
+        """Keep what row ``k`` found; it diverged if it met a non-finite number, or got stuck without any progress."""
+        job, minimiser = rows.jobs[k], rows.minimiser
+        self.best[job], self.ran[job] = rows.points[k], True
+        self.diverged[job] = minimiser.broken[k] | (minimiser.stuck[k] & ~(rows.values[k] < rows.first[k]))
+        self.steps[job[0]] += int(minimiser.steps[k])
 
     def _claim(self, index: int) -> Reconstruction:
         """The restart whose objective, measured at what is returned, is least among those that did not diverge."""
-        victim, ran = self.victims[index], self.ran[index]
+        victim, ran, matching = self.victims[index], self.ran[index], self.recipe.matching
+        late = not ran.any()
+        ran = ran if ran.any() else ran | (torch.arange(self.restarts) == 0)
         points = victim.project(self.best[index, ran])
         values, _ = self.batch.bind([index] * len(points))(points)
-        values = torch.where(self.diverged[index, ran].to(values.device) | values.isnan(), math.inf, values)
-        diverged = int(values.isinf().sum())
-        chosen = int(values.argmin())
-        failed = diverged == len(values)
-        labels = (
-            None if failed and self.recipe.matching.joint else victim.labels_at(points[chosen], self.recipe.matching)
-        )
+        failed = self.diverged[index, ran].to(values.device) | ~values.isfinite()
+        values = torch.where(failed, math.inf, values)
+        chosen, lost = int(values.argmin()), bool(failed.all())
         return Reconstruction(
-            inputs=None if failed else victim.to_data(points[chosen]).to(victim.returns),
-            labels=labels,
+            inputs=None if lost else victim.to_data(points[chosen]).to(victim.returns),
+            labels=None if lost and matching.joint else victim.labels_at(points[chosen], matching),
             objective=values[chosen].reshape(1),
-            converged=not failed,
-            diverged=diverged,
+            converged=not lost,
+            diverged=int(failed.sum()),
             iterations=self.steps[index],
-            notes=victim.notes + self.batch.notes,
+            notes=(*victim.notes, *self.batch.notes, *(("out of time before its first step",) if late else ())),
         )
-
-
-def normal(size: int, generator: torch.Generator) -> Tensor:
-    """A start (size,) of standard normal numbers, as deep leakage takes them."""
-    return torch.randn(size, generator=generator, dtype=torch.float64)
