@@ -1,5 +1,6 @@
 """Results as the report reads them: cells grouped by protocol and by setting, seeds together."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,12 +134,12 @@ class Results:
         return next((z for z in map(finite, noises) if z), None)
 
     def curves_of(self, protocol: str, setting: Setting, key: str) -> dict[int, list[float]]:
-        """Round -> the values of ``key`` over seeds."""
+        """Round -> the finite values of ``key`` over seeds."""
         curves: dict[int, list[float]] = {}
         for cell in self.cells_of(protocol, setting):
             for row in cell.get("training") or []:
                 value = finite(row.get(key))
-                if value is not None:
+                if value is not None and math.isfinite(value):
                     curves.setdefault(int(row.get("round", 0)), []).append(value)
         return dict(sorted(curves.items()))
 
