@@ -1,21 +1,20 @@
 """What does one client's update give away, and how much noise does it take to stop that?
 
-Four clients send one gradient each: photographs on one task, faces on the other. The server is honest but curious.
-Change the model, the batch size or the noise, and run it again.
+Ten clients train on photographs, and on faces; in each round each sends the gradient of one example. The server is
+honest but curious, and attacks the first round. Change the model, the batch size or the noise, and run it again.
 """
 
 from fedsim import Adversary, Attack, AttackBudget, ClientDP, Federation, Scenario, Task, main
 
 scenario = Scenario(
     name="quickstart",
-    task=Task(dataset="photos", model="mlp"),
-    federation=Federation(algorithm="fedsgd", clients=4, rounds=3, batch_size=1, learning_rate=0.05),
+    federation=Federation(algorithm="fedsgd", clients=10, rounds=15, batch_size=1, learning_rate=0.05),
     adversary=Adversary(knows=["batch_size", "value_range", "public", "public_labels"]),
     attacks=[
         Attack(name="prior", victims=4),
         Attack(name="label_counts", victims=4),
         Attack(name="analytic", victims=4),
-        Attack(name="inverting_gradients", victims=2, budget=AttackBudget(iterations=300, restarts=1)),
+        Attack(name="inverting_gradients", victims=1, budget=AttackBudget(iterations=200, restarts=1)),
     ],
     seeds=[0, 1],
     compare={
