@@ -1,0 +1,74 @@
+"""An encrypted vector as it crosses the wire, and the checks before anybody works with one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from crypto.he import frame
+from crypto.he.contexts import PublicContext
+from crypto.he.errors import CorruptMessageError, ForeignCiphertextError, ValueRangeError
+
+KIND = "vector"
+Form = Literal["full", "seeded"]
+
+
+@dataclass(frozen=True)
+class Ciphertext:
+    """A vector of ``length`` values under one context, or the sum of ``terms`` of them.
+
+    ``context`` is the digest of the public context, ``chunks`` are SEAL's own bytes, one per ``slots`` values.
+    ``terms`` is what the sender says: nothing in a ciphertext proves how many were added.
+    """
+
+    context: str
+    form: Form
+    length: int
+    terms: int
+    chunks: tuple[bytes, ...] = field(repr=False)
+
+    def to_bytes(self) -> bytes:
+        """The message; ``from_bytes`` undoes it."""
+        header = {"context": self.context, "form": self.form, "length": self.length, "terms": self.terms}
+        return frame.pack(KIND, header, self.chunks)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, context: PublicContext) -> "Ciphertext":
+        """The checked ciphertext in ``data``.
+
+        Raises CorruptMessageError for bytes that are damaged or no ciphertext, ForeignCiphertextError for one under
+        another context, ValueRangeError for more terms than the context's range allows.
+        """
+        header, parts = frame.unpack(data, KIND)
+        if not _well_formed(header):
+            raise CorruptMessageError("ciphertext: its fields are not those of an encrypted vector")
+        if len(parts) != math.ceil(header["length"] / context.parameters.slots):
+            raise CorruptMessageError(f"ciphertext: {len(parts)} chunks do not hold {header['length']} values")
+        found = cls(chunks=tuple(bytes(part) for part in parts), **header)
+        found.require(context)
+        return found
+
+    def require(self, context: PublicContext) -> None:
+        """Raise ForeignCiphertextError or ValueRangeError unless this belongs to ``context`` and its cohort."""
+        if self.context != context.digest:
+            raise ForeignCiphertextError(
+                f"ciphertext: was made under context {self.context[:12]}, not {context.digest[:12]}"
+            )
+        require_terms(self.terms, context)
+
+
+def require_terms(terms: int, context: PublicContext) -> None:
+    """Raise ValueRangeError for a sum of more vectors than the context was made for."""
+    if terms > context.cohort:
+        raise ValueRangeError(
+            f"a sum of {terms} vectors: this context was made for {context.cohort}, beyond which sums overflow"
+        )
+
+
+def _well_formed(header: Mapping[str, Any]) -> bool:
+    return (
+        set(header) == {"context", "form", "length", "terms"}
+        and isinstance(header["context"], str)
+        and header["form"] in get_args(Form)
+        and all(type(header[name]) is int and header[name] >= 1 for name in ("length", "terms"))
+    )
