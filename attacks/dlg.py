@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
+from attacks.known_case import image_case
 from attacks.lbfgs import LBFGS
 from attacks.matching import Matching
 from attacks.objectives import euclidean
@@ -26,6 +28,7 @@ RECIPE = Recipe(
     paper="Zhu, Liu, Han, NeurIPS 2019, Deep Leakage from Gradients, algorithm 1",
     claim="the inputs and the labels behind a gradient of a small smooth model",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    sanity=lambda: image_case(nn.Sigmoid(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
     """The labels claimed are the optimised ones."""

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
+from attacks.known_case import image_case
 from attacks.lbfgs import LBFGS
 from attacks.matching import Matching
 from attacks.objectives import euclidean
@@ -26,6 +28,7 @@ RECIPE = Recipe(
     paper="Zhao, Mopuri, Bilen 2020, iDLG: Improved Deep Leakage from Gradients",
     claim="the inputs behind a gradient of a small smooth model, with the label by the sign rule",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    sanity=lambda: image_case(nn.Sigmoid(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
     """Labels first (granted, by the sign rule, or as estimated counts); then L-BFGS from uniform starts."""

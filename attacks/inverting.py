@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from attacks.known_case import image_case
 from attacks.matching import Matching
 from attacks.objectives import cosine
 from attacks.optimise import Recipe, match
@@ -75,6 +76,7 @@ RECIPE = Recipe(
     paper="Geiping, Bauermeister, Dröge, Moeller, NeurIPS 2020, eq. 4",
     claim="the inputs behind one gradient, or one delta of unknown learning rate, by its direction",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    sanity=lambda: image_case(nn.ReLU(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
     """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam from uniform starts."""
