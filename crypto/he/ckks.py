@@ -21,16 +21,7 @@ class CKKSPacking:
 
     def check(self, values: ArrayLike) -> NDArray[np.float64]:
         """``values`` as float64 (d,); raises ValueRangeError for a value that is not finite or above ``limit``."""
-        vector = np.asarray(values, dtype=np.float64)
-        if vector.ndim != 1 or not vector.size:
-            raise ValueRangeError(f"values of shape {vector.shape}: must be a flat vector that is not empty")
-        largest = float(np.abs(vector).max())
-        if not largest <= self.limit:
-            raise ValueRangeError(
-                f"largest magnitude {largest:g}: above {self.limit:g}, where a sum over the cohort would decrypt to "
-                "garbage; clip the update or use a smaller cohort"
-            )
-        return vector
+        return checked(values, self.limit)
 
     def encode(self, chunk: NDArray[Any], plain: Any) -> None:
         """Fill ``plain`` from at most N/2 values."""
@@ -39,3 +30,17 @@ class CKKSPacking:
     def decode(self, plain: Any) -> NDArray[np.float64]:
         """The N/2 values of ``plain``."""
         return np.array(self._encoder.decode_double(plain), dtype=np.float64)
+
+
+def checked(values: ArrayLike, limit: float) -> NDArray[np.float64]:
+    """``values`` as float64 (d,); raises ValueRangeError for another shape, or a magnitude not within ``limit``."""
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or not vector.size:
+        raise ValueRangeError(f"values of shape {vector.shape}: must be a flat vector that is not empty")
+    largest = float(np.abs(vector).max())
+    if not largest <= limit:
+        raise ValueRangeError(
+            f"largest magnitude {largest:g}: above {limit:g}, where a sum over the cohort would decrypt to garbage; "
+            "clip the update or use a smaller cohort"
+        )
+    return vector

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from crypto.he import seal
 from crypto.he.contexts import PublicContext, SecretContext
-from crypto.he.errors import CorruptMessageError, IncompatibleCiphertextsError, ValueRangeError
-from crypto.he.wire import Ciphertext, require_terms
+from crypto.he.errors import CorruptMessageError, ValueRangeError
+from crypto.he.wire import Ciphertext, require_sum
 
 
 def encrypt(context: PublicContext, values: ArrayLike) -> Ciphertext:
@@ -47,22 +47,14 @@ def add(context: PublicContext, ciphertexts: Sequence[Ciphertext]) -> Ciphertext
     Raises, before anything is added: ForeignCiphertextError, IncompatibleCiphertextsError, or ValueRangeError for
     more terms than the context's cohort.
     """
-    for ciphertext in ciphertexts:
-        ciphertext.require(context)
-    lengths = {ciphertext.length for ciphertext in ciphertexts}
-    if len(lengths) != 1:
-        raise IncompatibleCiphertextsError(
-            f"ciphertexts of {sorted(lengths)} values: a sum takes one or more, all of the same length"
-        )
-    terms = sum(ciphertext.terms for ciphertext in ciphertexts)
-    require_terms(terms, context)
+    length, terms = require_sum(ciphertexts, context)
     evaluator = seal.api().Evaluator(context.seal)
     with seal.scratch() as file:
         chunks = tuple(
             _add_chunk(context, evaluator, file, column)
             for column in zip_longest(*(ciphertext.chunks for ciphertext in ciphertexts))
         )
-    return Ciphertext(context.digest, "full", lengths.pop(), terms, chunks)
+    return Ciphertext(context.digest, "full", length, terms, chunks)
 
 
 def _add_chunk(context: PublicContext, evaluator: Any, file: seal.Scratch, column: Sequence[bytes]) -> bytes:

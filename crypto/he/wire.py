@@ -1,16 +1,29 @@
 """An encrypted vector as it crosses the wire, and the checks before anybody works with one."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args
 
 from crypto.he import frame
-from crypto.he.contexts import PublicContext
-from crypto.he.errors import CorruptMessageError, ForeignCiphertextError, ValueRangeError
+from crypto.he.errors import (
+    CorruptMessageError,
+    ForeignCiphertextError,
+    IncompatibleCiphertextsError,
+    ValueRangeError,
+)
+from crypto.he.presets import Parameters
 
 KIND = "vector"
 Form = Literal["full", "seeded"]
+
+
+class Context(Protocol):
+    """What a ciphertext is checked against: the public half of some keys."""
+
+    digest: str
+    cohort: int
+    parameters: Parameters
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,7 @@ class Ciphertext:
         return frame.pack(KIND, header, self.chunks)
 
     @classmethod
-    def from_bytes(cls, data: bytes, context: PublicContext) -> "Ciphertext":
+    def from_bytes(cls, data: bytes, context: Context) -> "Ciphertext":
         """The checked ciphertext in ``data``.
 
         Raises CorruptMessageError for bytes that are damaged or no ciphertext, ForeignCiphertextError for one under
@@ -48,21 +61,34 @@ class Ciphertext:
         found.require(context)
         return found
 
-    def require(self, context: PublicContext) -> None:
+    def require(self, context: Context) -> None:
         """Raise ForeignCiphertextError or ValueRangeError unless this belongs to ``context`` and its cohort."""
         if self.context != context.digest:
             raise ForeignCiphertextError(
                 f"ciphertext: was made under context {self.context[:12]}, not {context.digest[:12]}"
             )
-        require_terms(self.terms, context)
+        if self.terms > context.cohort:
+            raise ValueRangeError(
+                f"a sum of {self.terms} vectors: this context was made for {context.cohort}, beyond which sums overflow"
+            )
 
 
-def require_terms(terms: int, context: PublicContext) -> None:
-    """Raise ValueRangeError for a sum of more vectors than the context was made for."""
-    if terms > context.cohort:
-        raise ValueRangeError(
-            f"a sum of {terms} vectors: this context was made for {context.cohort}, beyond which sums overflow"
+def require_sum(ciphertexts: Sequence[Ciphertext], context: Context) -> tuple[int, int]:
+    """Length and terms of the sum of ``ciphertexts``.
+
+    Raises ForeignCiphertextError, IncompatibleCiphertextsError for none or unlike lengths, or ValueRangeError for
+    more terms than the context was made for.
+    """
+    lengths = {ciphertext.length for ciphertext in ciphertexts}
+    if len(lengths) != 1:
+        raise IncompatibleCiphertextsError(
+            f"ciphertexts of {sorted(lengths)} values: a sum takes one or more, all of the same length"
         )
+    for ciphertext in ciphertexts:
+        ciphertext.require(context)
+    total = replace(ciphertexts[0], terms=sum(ciphertext.terms for ciphertext in ciphertexts))
+    total.require(context)
+    return total.length, total.terms
 
 
 def _well_formed(header: Mapping[str, Any]) -> bool:

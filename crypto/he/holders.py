@@ -1,0 +1,105 @@
+"""Who holds the secret key, which decides who reads what: the whole difference between these deployments."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from crypto.he.contexts import Keys, SecretContext
+from crypto.he.errors import CohortTooSmallError, KeyPolicyError
+from crypto.he.vectors import decrypt
+from crypto.he.wire import Ciphertext
+
+Party = Literal["clients", "decryptor", "server"]
+
+
+@dataclass(frozen=True)
+class KeyHolder:
+    """One deployment of the key pair. ``says`` is what a review has to know of it."""
+
+    name: str
+    holder: Party
+    seeded: bool
+    """Whether clients may send seeded ciphertexts, which puts the secret key on every client."""
+    says: str
+
+    def holders(self, *, seeded: bool = False) -> tuple[Party, ...]:
+        """The parties with the secret key; raises KeyPolicyError for seeded ciphertexts where they are refused."""
+        if seeded and not self.seeded:
+            raise KeyPolicyError(
+                f"seeded ciphertexts under {self.name}: need the secret key at every client, which this deployment "
+                "keeps from them; send the full form"
+            )
+        return tuple(sorted({self.holder, "clients"})) if seeded else (self.holder,)
+
+    def context_for(self, party: Party, keys: Keys, *, seeded: bool = False) -> bytes:
+        """The context that ``party`` is given: with the secret key for ``holders`` alone."""
+        return keys.secret if party in self.holders(seeded=seeded) else keys.public
+
+
+KEY_HOLDERS = {
+    entry.name: entry
+    for entry in (
+        KeyHolder(
+            "clients_share_key",
+            "clients",
+            seeded=True,
+            says="All clients hold one secret key: a single client that sees another's ciphertext, by colluding with "
+            "the server or on the wire, decrypts it. The server stays blind as long as no client helps it.",
+        ),
+        KeyHolder(
+            "trusted_decryptor",
+            "decryptor",
+            seeded=False,
+            says="A party beside the server decrypts sums of a minimum cohort. How many updates a ciphertext sums is "
+            "the server's word: a server that lies about it has single updates decrypted, and together with the "
+            "decryptor it reads everything.",
+        ),
+        KeyHolder(
+            "server_holds_key",
+            "server",
+            seeded=True,
+            says="The server that collects the ciphertexts can decrypt each of them: encryption protects against "
+            "eavesdroppers only, as transport encryption does.",
+        ),
+    )
+}
+"""The deployments by name."""
+
+
+class TrustedDecryptor:
+    """Decrypts one sum a round, of no fewer than ``minimum_cohort`` updates, and never a single update.
+
+    One sum a round, because two sums over cohorts that differ in one client give that client's update away. The
+    count is taken from the ciphertext as the server wrote it (see ``Ciphertext``): this holds against a server that
+    follows the protocol.
+    """
+
+    def __init__(self, context: SecretContext, minimum_cohort: int) -> None:
+        if not 2 <= minimum_cohort <= context.public.cohort:
+            raise KeyPolicyError(
+                f"minimum_cohort = {minimum_cohort}: must be from 2, below which the sum is one client's update, to "
+                f"the context's cohort of {context.public.cohort}"
+            )
+        self.minimum_cohort = minimum_cohort
+        self._context = context
+        self._last_round: int | None = None
+
+    def open(self, total: Ciphertext, round: int) -> NDArray[Any]:
+        """The values of the sum of this round.
+
+        Raises CohortTooSmallError below the minimum, KeyPolicyError for a round already answered or past, and what
+        ``decrypt`` raises; a refused request decrypts nothing and leaves the round open.
+        """
+        if total.terms < self.minimum_cohort:
+            raise CohortTooSmallError(
+                f"a sum of {total.terms}: the decryptor opens sums of at least {self.minimum_cohort} updates"
+            )
+        if self._last_round is not None and round <= self._last_round:
+            raise KeyPolicyError(
+                f"round {round}: the decryptor has answered round {self._last_round}; a second sum would reveal the "
+                "difference"
+            )
+        values = decrypt(self._context, total)
+        self._last_round = round
+        return values
