@@ -1,0 +1,101 @@
+"""Floats to words of Z_2^32 or Z_2^64 and back: unbiased stochastic rounding on 2**bits levels over [-clip, clip].
+
+A value x becomes floor((x + clip) * L / (2 clip) + u), with L = 2**bits - 1 and u uniform in [0, 1): its mean is exact
+to 2**-32 of a step (Suresh et al., ICML 2017, section 2). A weighted vector carries its weight as one more word, so
+that the weighted mean needs nothing beside the masked vector.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import CipherContext
+from numpy.typing import NDArray
+
+from crypto.masks import Words, keystream
+
+BITS_ALLOWED = range(1, 25)
+"""A float32 has 24 bits of mantissa; more levels would only spend modulus."""
+_BLOCK = 1 << 14
+_UNIT = 2.0**-32
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a float32 vector of ``dimension`` values in [-clip, clip], times an integer weight, becomes words."""
+
+    dimension: int
+    clip: float
+    bits: int
+    max_weight: int
+    modulus_bits: int
+
+    @property
+    def levels(self) -> int:
+        return (1 << self.bits) - 1
+
+    @property
+    def step(self) -> float:
+        """The value of one level."""
+        return 2 * self.clip / self.levels
+
+    @property
+    def length(self) -> int:
+        """Words on the wire: one more than the values when vectors are weighted."""
+        return self.dimension + (self.max_weight > 1)
+
+    @property
+    def word(self) -> np.dtype[np.unsignedinteger]:
+        return np.dtype("<u8" if self.modulus_bits > 32 else "<u4")
+
+    def encode(self, update: NDArray[np.float32], weight: int, rounding: bytes) -> Words:
+        """The words of ``weight * update``; ``rounding`` is a 32-byte seed used for this vector only.
+
+        Raises ValueError for a wrong size, NaN, infinity, a value outside the clip, or a weight outside 0..max_weight.
+        """
+        self._check(update, weight)
+        words = np.empty(self.length, self.word)
+        scale, shift, top = self.levels / (2 * self.clip), self.levels / 2, float(self.levels)
+        stream = keystream(rounding)
+        for start in range(0, self.dimension, _BLOCK):
+            part = update[start : start + _BLOCK]
+            level = np.multiply(part, scale, dtype=np.float64)
+            level += shift
+            np.minimum(level, top, out=level)  # x = clip may land one rounding error above the top level
+            level += _uniform(stream, len(part))
+            words[start : start + len(part)] = level.astype(np.int64).view(np.uint64)
+        if self.max_weight > 1:
+            words[: self.dimension] *= self.word.type(weight)
+            words[-1] = weight
+        return words
+
+    def decode(self, total: Words, contributors: int) -> tuple[NDArray[np.float64], int]:
+        """The weighted sum of updates and the sum of weights behind ``total``, the modular sum of encoded vectors.
+
+        Raises ValueError when ``total`` is more than ``contributors`` vectors can reach: it is not their sum.
+        """
+        weight = int(total[-1]) if self.max_weight > 1 else contributors
+        levels = total[: self.dimension]
+        if weight > contributors * self.max_weight or (len(levels) and int(levels.max()) > weight * self.levels):
+            raise ValueError("the opened words exceed what the survivors can have sent")
+        return np.multiply(levels, self.step, dtype=np.float64) - self.clip * weight, weight
+
+    def _check(self, update: NDArray[np.float32], weight: int) -> None:
+        if update.shape != (self.dimension,):
+            raise ValueError(f"shape {update.shape}: expected ({self.dimension},)")
+        if update.dtype != np.float32:
+            raise ValueError(f"dtype {update.dtype}: expected float32")
+        if self.dimension:
+            low, high = float(update.min()), float(update.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError("NaN or infinity in the update")
+            if max(-low, high) > self.clip:
+                raise ValueError(f"a value of magnitude {max(-low, high):.6g} is outside the clip {self.clip:.6g}")
+        if not 0 <= weight <= self.max_weight or weight != int(weight):
+            raise ValueError(f"weight = {weight}: must be a whole number from 0 to {self.max_weight}")
+
+
+def _uniform(stream: CipherContext, count: int) -> NDArray[np.float64]:
+    """``count`` uniforms in [0, 1) with 32 bits each."""
+    draws = np.frombuffer(stream.update(bytes(4 * count)), "<u4")
+    return np.multiply(draws, _UNIT, dtype=np.float64)

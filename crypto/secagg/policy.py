@@ -1,0 +1,57 @@
+"""What a client demands of the server's terms before it takes part: the server proposes, the client decides."""
+
+import math
+from dataclasses import dataclass
+
+from crypto.encoding import BITS_ALLOWED
+from crypto.errors import PolicyViolation
+from crypto.secagg.messages import Terms
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The least a client accepts; every field is its own choice and none comes from the server."""
+
+    min_clients: int = 3
+    """Fewest clients in a round and in its survivor set: a sum of two shows each of them the other's update."""
+    corrupt: float = 0.0
+    """Fraction of its neighbours that may collude with the server."""
+    split_view: bool = True
+    """Demand 2t > holders + corrupt, so that no server shows two survivor sets and opens both masks of a client."""
+    max_clip: float = math.inf
+    max_dimension: int = 1 << 32
+
+    def problems(self, terms: Terms) -> list[str]:
+        """Every way in which ``terms`` fall short: field, value, reason."""
+        holders = terms.degree + 1
+        corrupt = math.floor(self.corrupt * terms.degree)
+        least = (holders + corrupt) // 2 + 1 if self.split_view else max(2, corrupt + 1)
+        bits_ok = terms.bits in BITS_ALLOWED
+        wraps = bits_ok and terms.clients * terms.max_weight * ((1 << terms.bits) - 1) >= 1 << terms.modulus_bits
+        checks = (
+            (
+                terms.clients >= self.min_clients,
+                f"clients = {terms.clients}: must be at least {self.min_clients}",
+            ),
+            (1 <= terms.degree < terms.clients, f"degree = {terms.degree}: must be from 1 to clients - 1"),
+            (
+                terms.degree == terms.clients - 1 or terms.degree % 2 == 0,
+                f"degree = {terms.degree}: must be even unless everybody is a neighbour",
+            ),
+            (
+                least <= terms.threshold <= holders,
+                f"threshold = {terms.threshold}: must be from {least} to {holders} for {terms.degree} neighbours",
+            ),
+            (terms.modulus_bits in (32, 64), f"modulus_bits = {terms.modulus_bits}: must be a whole word, 32 or 64"),
+            (bits_ok, f"bits = {terms.bits}: must be from {BITS_ALLOWED.start} to {BITS_ALLOWED.stop - 1}"),
+            (terms.max_weight >= 1, f"max_weight = {terms.max_weight}: must be at least 1"),
+            (not wraps, f"modulus_bits = {terms.modulus_bits}: the sum of all clients could overflow it"),
+            (0 < terms.clip <= self.max_clip and math.isfinite(terms.clip), f"clip = {terms.clip}: out of range"),
+            (1 <= terms.dimension <= self.max_dimension, f"dimension = {terms.dimension}: out of range"),
+        )
+        return [reason for held, reason in checks if not held]
+
+    def check(self, terms: Terms) -> None:
+        """Raise PolicyViolation naming everything that is wrong with ``terms``."""
+        if problems := self.problems(terms):
+            raise PolicyViolation(terms.client, terms.stage, "; ".join(problems))
