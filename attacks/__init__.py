@@ -1,6 +1,6 @@
 """Attacks on what federated learning shares: each runs on a bare ``nn.Module`` and an update, without the simulator."""
 
-from attacks import analytic, dlg, idlg, imprint, inconsistency, inverting, labels, prior  # noqa: F401  each registers itself
+from attacks import analytic, dlg, idlg, imprint, inconsistency, inverting, labels, prior, traps  # noqa: F401  each registers itself
 from attacks.registry import available, reconstruct, reconstruct_many
 from attacks.view import (
     Budget,

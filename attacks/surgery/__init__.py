@@ -1,7 +1,8 @@
 """What a malicious server does to the model before it sends it: each works on a copy of the user's own model."""
 
-from attacks.surgery.imprint import Imprint, plant_imprint
+from attacks.surgery.imprint import plant_imprint
 from attacks.surgery.inconsistency import plant_silence
 from attacks.surgery.planted import Planted
+from attacks.surgery.traps import plant_traps
 
-__all__ = ["Imprint", "Planted", "plant_imprint", "plant_silence"]
+__all__ = ["Planted", "plant_imprint", "plant_silence", "plant_traps"]

@@ -4,9 +4,7 @@ Every row measures the input along one direction and is active above its own thr
 thresholds differ by the examples that fall between them, and by nothing else.
 """
 
-import copy
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,34 +14,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor, nn
 
-from attacks.losses import LOSSES
-from attacks.probe import sandbox
+from attacks.surgery.front import NAME, prepend
 from attacks.surgery.planted import Planted
 
-BLOCK = "imprint"
 _TIED = 1e-12
 """Two public examples whose measurements differ by less than this part of their spread tie."""
 _FINENESS = 8
 """Points per bin at which the smoothed distribution is evaluated before it is inverted."""
-
-
-class Imprint(nn.Module):
-    """Adds to its input one direction times the sum of ``k`` rectified measurements of it.
-
-    All rows feed the same sum, so the loss has the same slope in each row that an example activates. A finite ``top``
-    cuts every row off there: then a row is moved by the examples of its own bin alone.
-    """
-
-    def __init__(self, features: int, rows: int, top: float) -> None:
-        super().__init__()
-        self.top = top
-        self.bins = nn.Linear(features, rows)
-        self.spread = nn.Linear(1, features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Inputs (B, *input_shape) to outputs of the same shape."""
-        active = self.bins(x.flatten(1)).clamp(0, self.top)
-        return x + self.spread(active.sum(1, keepdim=True)).reshape(x.shape)
 
 
 def _random_direction(features: int, generator: torch.Generator) -> Tensor:
@@ -73,9 +50,7 @@ def plant_imprint(
 ) -> Planted:
     """A copy of ``model`` behind an imprint of ``bins`` rows, thresholds at the quantiles of ``public`` (N, *shape).
 
-    ``change`` is the root mean square of what the layer adds to an input, as a part of the public data's own spread.
-    ``slope`` is that of the loss of one example in an active row: rows can be scaled down and the sum up
-    without changing what the model computes, so its size is the server's free choice. ``hats`` gives every bin a row
+    ``change`` and ``slope`` are those of the front (``front.prepend``). ``hats`` gives every bin a row
     of its own, which needs no differences and so bears more noise. Raises ValueError for fewer
     than two bins or public examples, and for inputs that are not numbers.
     """
@@ -88,21 +63,21 @@ def plant_imprint(
     along = along / along.norm()
     measured = flat @ along
     edges = torch.as_tensor(smooth_quantiles(measured.numpy(), bins))
-    block = Imprint(flat.shape[1], bins, 1.0 if hats else math.inf)
     widths = edges.diff(append=2 * edges[-1:] - edges[-2:-1]) if hats else torch.ones(bins)
-    push = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        block.bins.weight.copy_(along / widths[:, None])
-        block.bins.bias.copy_(-edges / widths)
-        block.spread.weight.copy_(push[:, None])
-        block.spread.bias.zero_()
-    first = next(model.parameters())
-    planted = nn.Sequential(OrderedDict([(BLOCK, block.to(first)), ("model", copy.deepcopy(model))]))
-    planted.train(model.training)
-    _centre(block, public.to(first), change)
-    _rescale(planted, block, public.to(first), num_classes, loss, generator, slope)
-    form = "separate" if hats else "cumulative"
-    return Planted(planted, {"kind": "imprint", "layer": f"{BLOCK}.bins", "rows": form}, _ties(measured))
+    sent = prepend(
+        model,
+        along / widths[:, None],
+        -edges / widths,
+        public,
+        generator=generator,
+        num_classes=num_classes,
+        loss=loss,
+        top=1.0 if hats else math.inf,
+        change=change,
+        slope=slope,
+    )
+    planted = {"kind": "imprint", "layer": f"{NAME}.rows", "rows": "separate" if hats else "cumulative"}
+    return Planted(sent, planted, _ties(measured))
 
 
 def smooth_quantiles(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
@@ -121,42 +96,6 @@ def smooth_quantiles(values: NDArray[np.float64], bins: int) -> NDArray[np.float
     thresholds = np.interp(np.arange(bins) / bins, mass, grid)
     thresholds[0] = grid[0] - np.ptp(grid)
     return thresholds
-
-
-def _centre(block: Imprint, public: Tensor, change: float) -> None:
-    """Scale what the layer adds to ``change`` of the data's spread, around zero."""
-    with torch.no_grad():
-        added = block(public) - public
-        factor = change * public.std() / (added - added.mean(0)).square().mean().sqrt()
-        block.spread.weight.mul_(factor)
-        block.spread.bias.copy_(-factor * added.mean(0).flatten())
-
-
-def _rescale(
-    planted: nn.Module,
-    block: Imprint,
-    public: Tensor,
-    num_classes: int,
-    loss: str,
-    generator: torch.Generator,
-    slope: float,
-) -> None:
-    """Trade the rows' scale against the sum's until the loss of a public example has the wanted slope in a row."""
-    labels = torch.randint(num_classes, (len(public),), generator=generator).to(public.device)
-    with sandbox(planted) as twin:
-        twin_block = twin.get_submodule(BLOCK)
-        sums: list[Tensor] = []
-        twin_block.get_submodule("spread").register_forward_hook(lambda _, read, wrote: sums.append(read[0]))
-        value = LOSSES[loss](twin(public), labels) * len(public)
-        slopes = torch.autograd.grad(value, sums[0])[0]
-    if not slopes.any():
-        return
-    gain = slope / float(slopes.square().mean().sqrt())
-    with torch.no_grad():
-        block.bins.weight.div_(gain)
-        block.bins.bias.div_(gain)
-        block.top /= gain
-        block.spread.weight.mul_(gain)
 
 
 def _ties(measured: Tensor) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def test_the_surgery_leaves_the_model_alone_and_barely_changes_what_the_copy_com
         with torch.no_grad():
             moved = planted.model(public) - model(public)
             assert moved.std() < 0.05 * model(public).std()
-        block = planted.model.get_submodule("imprint")
+        block = planted.model.get_submodule("front")
         assert float((block(public) - public).detach().square().mean().sqrt() / public.std()) == pytest.approx(
             0.01, rel=0.05
         )
@@ -176,8 +176,8 @@ def test_an_update_without_the_layer_and_one_that_is_zero(digits):
     planted = plant(public, generator)
     know = Knowledge((64,), 10, planted=planted.planted)
     update = gradient(planted.model, x, y)
-    update.pop("imprint.bins.bias")
-    with pytest.raises(NotApplicable, match=r"the update of imprint\.bins\.bias"):
+    update.pop("front.rows.bias")
+    with pytest.raises(NotApplicable, match=r"the update of front\.rows\.bias"):
         reconstruct("imprint", Observation(planted.model, update, "gradient"), know)
     zero = {name: torch.zeros_like(p) for name, p in planted.model.named_parameters()}
     claim = reconstruct("imprint", Observation(planted.model, zero, "gradient"), know)
