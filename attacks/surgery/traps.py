@@ -5,6 +5,7 @@ hold one example alone.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -38,28 +39,24 @@ def plant_traps(
         raise ValueError("knowledge.public: the traps are set on public data; grant some")
     try:
         layer, order = input_layer(model, know)
-        sent = copy.deepcopy(model)
-        dense = sent.get_submodule(layer.name)
-        assert isinstance(dense, nn.Linear)
-        rows = dense.out_features
+        rows = model.get_parameter(layer.weight).shape[0]
     except NotApplicable:
         layer, order = None, torch.arange(torch.Size(know.input_shape).numel())
     examples = know.public[:_PUBLIC].flatten(1).double().cpu()[:, order.cpu()]
     drawn = torch.randn((rows, len(order)), generator=generator, dtype=torch.float64).abs() / len(order)
     negative = torch.rand(drawn.shape, generator=generator).argsort(1) < len(order) // 2
-    weight, bias = (
-        _scaled(drawn, negative, examples, batch) if by == "scale" else _biased(drawn, negative, examples, batch)
-    )
+    weight, bias = _RARITY[by](drawn, negative, examples, batch)
     share = expected_share(examples @ weight.T + bias > 0, batch)
     notes = (f"{share:.0%} of a batch of {batch} public examples would own a row",)
     if layer is None:
         public, classes = know.public[:_PUBLIC], know.num_classes
         sent = prepend(model, weight, bias, public, generator=generator, num_classes=classes, loss=know.loss)
         return Planted(sent, {"kind": "traps", "layer": f"{NAME}.rows"}, notes)
+    sent = copy.deepcopy(model)
     with torch.no_grad():
-        dense.weight.copy_(weight)
-        if dense.bias is not None:
-            dense.bias.copy_(bias)
+        sent.get_parameter(layer.weight).copy_(weight)
+        if layer.bias is not None:
+            sent.get_parameter(layer.bias).copy_(bias)
     return Planted(sent, {"kind": "traps", "layer": layer.name}, notes)
 
 
@@ -81,3 +78,6 @@ def _scaled(drawn: Tensor, negative: Tensor, examples: Tensor, batch: int) -> tu
 def _biased(drawn: Tensor, negative: Tensor, examples: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     weight = torch.where(negative, -drawn, drawn)
     return weight, -torch.quantile(examples @ weight.T, 1 - 1 / batch, dim=0)
+
+
+_RARITY: dict[str, Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]] = {"scale": _scaled, "bias": _biased}
