@@ -1,4 +1,4 @@
-"""CKKS packing: real values in fixed point, N/2 to a plaintext (Cheon, Kim, Kim, Song 2017)."""
+"""CKKS packing: real values in fixed point, as N/2 complex slots (Cheon, Kim, Kim, Song 2017)."""
 
 from typing import Any
 
@@ -16,6 +16,7 @@ class CKKSPacking:
     def __init__(self, parameters: CKKS, context: Any, cohort: int) -> None:
         self.limit = parameters.largest_sum / cohort
         """The largest magnitude that one client may encrypt."""
+        self._pairs = parameters.values_per_slot == 2
         self._scale = 2.0**parameters.scale_bits
         self._encoder = seal.api().CKKSEncoder(context)
 
@@ -23,21 +24,27 @@ class CKKSPacking:
         """``values`` as float64 (d,); raises ValueRangeError for a value that is not finite or above ``limit``."""
         return checked(values, self.limit)
 
-    def encode(self, chunk: NDArray[Any], plain: Any) -> None:
-        """Fill ``plain`` from at most N/2 values."""
-        self._encoder.encode(chunk.tolist(), self._scale, plain)
+    def encode(self, chunk: NDArray[np.float64], plain: Any) -> None:
+        """Fill ``plain`` from at most ``parameters.capacity`` values."""
+        if self._pairs:
+            whole = np.append(chunk, 0.0) if len(chunk) % 2 else chunk
+            self._encoder.encode(whole.view(np.complex128).tolist(), self._scale, plain)
+        else:
+            self._encoder.encode(chunk.tolist(), self._scale, plain)
 
     def decode(self, plain: Any) -> NDArray[np.float64]:
-        """The N/2 values of ``plain``."""
+        """All values of ``plain``."""
+        if self._pairs:
+            return np.array(self._encoder.decode_complex(plain), dtype=np.complex128).view(np.float64)
         return np.array(self._encoder.decode_double(plain), dtype=np.float64)
 
 
 def checked(values: ArrayLike, limit: float) -> NDArray[np.float64]:
     """``values`` as float64 (d,); raises ValueRangeError for another shape, or a magnitude not within ``limit``."""
-    vector = np.asarray(values, dtype=np.float64)
+    vector = np.asarray(values, dtype=np.float64, order="C")
     if vector.ndim != 1 or not vector.size:
         raise ValueRangeError(f"values of shape {vector.shape}: must be a flat vector that is not empty")
-    largest = float(np.abs(vector).max())
+    largest = float(max(vector.max(), -vector.min()))  # both are NaN if any value is
     if not largest <= limit:
         raise ValueRangeError(
             f"largest magnitude {largest:g}: above {limit:g}, where a sum over the cohort would decrypt to garbage; "

@@ -30,8 +30,11 @@ def pack(kind: str, header: Mapping[str, Any], parts: Sequence[bytes | memoryvie
     """A message of ``kind`` (at most 8 ASCII letters) with a JSON header and binary parts."""
     head = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     prefix = _PREFIX.pack(MAGIC, VERSION, kind.encode().ljust(8), len(head), len(parts))
-    body = b"".join([prefix, head, *(_LENGTH.pack(len(part)) for part in parts), *parts])
-    return body + hashlib.sha256(body).digest()
+    pieces = [prefix, head, *(_LENGTH.pack(len(part)) for part in parts), *parts]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return b"".join([*pieces, digest.digest()])
 
 
 def unpack(data: bytes, kind: str) -> tuple[dict[str, Any], list[memoryview]]:

@@ -15,22 +15,29 @@ from crypto.he.errors import ParameterError
 
 @dataclass(frozen=True)
 class CKKS:
-    """Approximate sums of real vectors (Cheon, Kim, Kim, Song 2017): N/2 slots, fixed point with ``scale_bits``."""
+    """Approximate sums of real vectors (Cheon, Kim, Kim, Song 2017): N/2 slots, fixed point with ``scale_bits``.
+
+    A slot holds a complex number. Sums never mix its parts, so two values fit where products need one alone.
+    """
 
     degree: int
     chain: tuple[int, ...]
     scale_bits: int
+    values_per_slot: int = 2
 
     scheme: ClassVar[str] = "ckks"
 
     @property
-    def slots(self) -> int:
+    def capacity(self) -> int:
         """Values per ciphertext."""
-        return self.degree // 2
+        return self.degree // 2 * self.values_per_slot
 
     @property
     def largest_sum(self) -> float:
-        """The largest magnitude a sum may have: scaled, half of what the first prime holds, one bit left for noise."""
+        """The largest magnitude a sum may have: scaled, a quarter of the first prime, where a half would wrap.
+
+        The other half is for noise and for a slot's second value, which makes coefficients sqrt(2) larger at most.
+        """
         return 2.0 ** (self.chain[0] - 2 - self.scale_bits)
 
     def sum_error(self, terms: int) -> float:
@@ -47,7 +54,7 @@ class CKKS:
 
 @dataclass(frozen=True)
 class BFV:
-    """Exact sums of integers modulo ``plain_modulus`` (Fan, Vercauteren 2012): N slots."""
+    """Exact sums of integers modulo ``plain_modulus`` (Fan, Vercauteren 2012), a prime that gives N slots."""
 
     degree: int
     chain: tuple[int, ...]
@@ -56,7 +63,7 @@ class BFV:
     scheme: ClassVar[str] = "bfv"
 
     @property
-    def slots(self) -> int:
+    def capacity(self) -> int:
         """Values per ciphertext."""
         return self.degree
 
@@ -74,11 +81,11 @@ Parameters = CKKS | BFV
 
 PRESETS: dict[str, Parameters] = {
     "ckks": CKKS(8192, (60, 60), 40),
-    "ckks-nvflare": CKKS(8192, (60, 40, 40), 40),
-    "ckks-tutorial": CKKS(8192, (60, 40, 40, 60), 40),
+    "ckks-nvflare": CKKS(8192, (60, 40, 40), 40, values_per_slot=1),
+    "ckks-tutorial": CKKS(8192, (60, 40, 40, 60), 40, values_per_slot=1),
     "bfv": BFV(4096, (36, 36, 37), 1032193),
 }
-"""``ckks`` and ``bfv`` are the ones to use; NVFlare's defaults and those of TenSEAL's tutorial are for comparison."""
+"""``ckks`` and ``bfv`` are the ones to use; what NVFlare and TenSEAL's tutorial do by default is for comparison."""
 
 
 def describe(parameters: Parameters) -> dict[str, Any]:
@@ -97,4 +104,6 @@ def parse(described: Mapping[str, Any]) -> Parameters:
     numbers = [*found.values(), *(chain if isinstance(chain, list) and chain else [None])]
     if not all(type(number) is int and number > 0 for number in numbers):
         raise ParameterError(f"encryption parameters {dict(described)!r}: every number must be a positive integer")
+    if not 1 <= found.get("values_per_slot", 1) <= 2:
+        raise ParameterError(f"encryption parameters {dict(described)!r}: a slot holds one value or two")
     return kind(chain=tuple(chain), **found)

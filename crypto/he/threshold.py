@@ -28,7 +28,7 @@ from crypto.he.errors import (
 from crypto.he.presets import CKKS, Parameters
 from crypto.he.wire import Ciphertext, require_sum
 
-PARAMETERS = CKKS(8192, (60, 60), 50)
+PARAMETERS = CKKS(8192, (60, 60), 50, values_per_slot=1)
 """A scale of 2^50 keeps the smudging noise at 1e-7; sums may reach 256 in magnitude."""
 _SMUDGING = 2.0**20
 
@@ -92,12 +92,12 @@ class JointContext:
 
     def sum_error(self) -> float:
         """The stated error of any slot of a decrypted sum: eight standard deviations of the smudging noise."""
-        return 8 * _SMUDGING * math.sqrt(self.parties * PARAMETERS.slots) / 2.0**PARAMETERS.scale_bits
+        return 8 * _SMUDGING * math.sqrt(self.parties * PARAMETERS.capacity) / 2.0**PARAMETERS.scale_bits
 
     def encrypt(self, values: ArrayLike) -> Ciphertext:
         """``values`` (d,) under the joint key; raises ValueRangeError."""
-        vector, slots = checked(values, self.limit), PARAMETERS.slots
-        cut = [vector[start : start + slots].tolist() for start in range(0, len(vector), slots)]
+        vector, capacity = checked(values, self.limit), PARAMETERS.capacity
+        cut = [vector[start : start + capacity].tolist() for start in range(0, len(vector), capacity)]
         plain = [self._context.MakeCKKSPackedPlaintext(chunk) for chunk in cut]
         chunks = tuple(self._bytes(self._context.Encrypt(self._public, one)) for one in plain)
         return Ciphertext(self.digest, "full", len(vector), 1, chunks)
@@ -153,7 +153,7 @@ def _context() -> Any:
     chosen = module.CCParamsCKKSRNS()
     chosen.SetSecurityLevel(module.SecurityLevel.HEStd_128_classic)
     chosen.SetRingDim(PARAMETERS.degree)
-    chosen.SetBatchSize(PARAMETERS.slots)
+    chosen.SetBatchSize(PARAMETERS.capacity)
     chosen.SetMultiplicativeDepth(0)
     chosen.SetFirstModSize(PARAMETERS.chain[0])
     chosen.SetScalingModSize(PARAMETERS.scale_bits)

@@ -1,6 +1,6 @@
 """Encrypt, add, decrypt: the three verbs, alike for CKKS and BFV.
 
-Vectors are cut into chunks of the context's slot count. Addition needs no key. A decrypted CKKS sum is approximate
+Vectors are cut into chunks of what one ciphertext holds. Addition needs no key. A decrypted CKKS sum is approximate
 and carries information on the noise: handing it to whoever holds the ciphertext lets them recover the key (Li and
 Micciancio 2021), and SEAL adds no flooding noise against that.
 """
@@ -32,11 +32,11 @@ def encrypt(context: PublicContext, values: ArrayLike) -> Ciphertext:
 
 def encrypt_chunks(context: PublicContext, vector: NDArray[Any], one: Callable[[Any], Any]) -> tuple[bytes, ...]:
     """The chunks of a checked vector, each plaintext encrypted by ``one``."""
-    plain, slots = seal.api().Plaintext(), context.parameters.slots
+    plain, capacity = seal.api().Plaintext(), context.parameters.capacity
     with seal.scratch() as file:
         chunks = []
-        for start in range(0, len(vector), slots):
-            context.packing.encode(vector[start : start + slots], plain)
+        for start in range(0, len(vector), capacity):
+            context.packing.encode(vector[start : start + capacity], plain)
             chunks.append(file.save(one(plain)))
     return tuple(chunks)
 

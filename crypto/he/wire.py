@@ -30,7 +30,7 @@ class Context(Protocol):
 class Ciphertext:
     """A vector of ``length`` values under one context, or the sum of ``terms`` of them.
 
-    ``context`` is the digest of the public context, ``chunks`` are SEAL's own bytes, one per ``slots`` values.
+    ``context`` is the digest of the public context, ``chunks`` are SEAL's own bytes, one per ``capacity`` values.
     ``terms`` is what the sender says: nothing in a ciphertext proves how many were added.
     """
 
@@ -55,7 +55,7 @@ class Ciphertext:
         header, parts = frame.unpack(data, KIND)
         if not _well_formed(header):
             raise CorruptMessageError("ciphertext: its fields are not those of an encrypted vector")
-        if len(parts) != math.ceil(header["length"] / context.parameters.slots):
+        if len(parts) != math.ceil(header["length"] / context.parameters.capacity):
             raise CorruptMessageError(f"ciphertext: {len(parts)} chunks do not hold {header['length']} values")
         found = cls(chunks=tuple(bytes(part) for part in parts), **header)
         found.require(context)

@@ -26,9 +26,9 @@ def sample(context, length, seed=0):
 
 
 def test_sum_of_both_forms(secret):
-    """Lengths around the slot count: chunks are cut, and their padding is dropped."""
-    slots = secret.public.parameters.slots
-    for length in (2, slots - 1, slots, slots + 1):
+    """Lengths around what a ciphertext holds: chunks are cut, and their padding is dropped."""
+    capacity = secret.public.parameters.capacity
+    for length in (2, capacity - 1, capacity, capacity + 1):
         a, b, c = (sample(secret, length, seed) for seed in range(3))
         parts = [encrypt(secret.public, a), encrypt_seeded(secret, b), encrypt(secret.public, c)]
         total = add(secret.public, [add(secret.public, parts[:2]), parts[2]])
@@ -51,11 +51,14 @@ def test_mean_of_a_full_cohort(ckks):
 
 
 def test_full_cohort_at_the_limit_does_not_wrap(secret):
-    """All clients at the end of the range: the worst sum, and it still decrypts."""
+    """All clients at the ends of the range, in whole ciphertexts and any pattern of signs: the worst sums decrypt."""
     limit, cohort = secret.public.packing.limit, secret.public.cohort
-    one = encrypt(secret.public, np.array([limit, -limit if limit != int(limit) else 0]))
-    total = add(secret.public, [one] * cohort)
-    assert decrypt(secret, total)[0] == pytest.approx(limit * cohort, rel=1e-9)
+    capacity = secret.public.parameters.capacity
+    lowest = 0 if secret.public.parameters.scheme == "bfv" else -limit
+    signs = np.random.default_rng(3).integers(0, 2, capacity)
+    for vector in (np.full(capacity, limit), np.where(signs, limit, lowest)):
+        total = add(secret.public, [encrypt(secret.public, vector)] * cohort)
+        assert np.abs(decrypt(secret, total) - vector * cohort).max() <= 1e-9 * limit * cohort
 
 
 def test_weighted_mean(ckks):
@@ -74,11 +77,11 @@ def test_forms_agree(secret):
     assert difference <= secret.public.parameters.sum_error(2)
 
 
-def test_seeded_is_half(ckks):
-    vector = np.zeros(4096 * 2)
+def test_bytes_per_value(ckks):
+    vector = np.zeros(ckks.public.parameters.capacity * 2)
     full, seeded = encrypt(ckks.public, vector), encrypt_seeded(ckks, vector)
-    assert len(full.to_bytes()) / len(vector) <= 33
-    assert len(seeded.to_bytes()) / len(vector) <= 16.5
+    assert len(full.to_bytes()) / len(vector) == pytest.approx(16.05, abs=0.05)
+    assert len(seeded.to_bytes()) / len(vector) == pytest.approx(8.05, abs=0.05)
     assert (full.form, seeded.form) == ("full", "seeded")
 
 
@@ -117,6 +120,12 @@ def test_more_terms_than_the_cohort(ckks):
     most = add(ckks.public, [one] * 100)
     with pytest.raises(ValueRangeError, match="101"):
         add(ckks.public, [most, one])
+
+
+def test_any_memory_layout(ckks):
+    values = np.arange(20.0).reshape(10, 2)[:, 1]
+    assert np.allclose(decrypt(ckks, encrypt(ckks.public, values)), values)
+    assert np.allclose(decrypt(ckks, encrypt(ckks.public, values.astype(np.float32)[::-1])), values[::-1])
 
 
 def test_unlike_lengths_and_nothing(ckks):
