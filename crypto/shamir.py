@@ -33,12 +33,12 @@ def share(secrets: NDArray[np.uint8], holders: int, threshold: int, entropy: Ent
     m = len(limbs)
     coefficients = np.empty((threshold, m * LIMBS))
     coefficients[0] = limbs.reshape(-1)
-    coefficients[1:] = _uniform((threshold - 1) * m * LIMBS, entropy).reshape(threshold - 1, -1)
+    coefficients[1:] = _uniform((threshold - 1) * m * LIMBS, entropy).reshape(threshold - 1, m * LIMBS)
     powers = _powers(holders, threshold)
-    values = np.zeros((holders, m * LIMBS))
+    values = np.zeros((holders, m * LIMBS), np.int64)
     for start in range(0, threshold, _EXACT_TERMS):
         part = slice(start, start + _EXACT_TERMS)
-        values += (powers[:, part] @ coefficients[part]) % PRIME
+        values += (powers[:, part] @ coefficients[part]).astype(np.int64) % PRIME
     words = (values % PRIME).astype("<u4").reshape(holders, m, LIMBS).swapaxes(0, 1)
     return np.ascontiguousarray(words).view(np.uint8).reshape(m, holders, LIMBS, 4)[..., :3].reshape(m, holders, -1)
 
@@ -72,13 +72,13 @@ def _from_limbs(limbs: NDArray[np.int64]) -> NDArray[np.uint8]:
     return np.packbits(flat[:, : 8 * SECRET_BYTES].astype(np.uint8), axis=1, bitorder="little")
 
 
-def _uniform(count: int, entropy: Entropy) -> NDArray[np.int64]:
+def _uniform(count: int, entropy: Entropy) -> NDArray[np.uint32]:
     """``count`` field elements, exactly uniform by rejection."""
     accepted = np.frombuffer(entropy(4 * count), "<u4")
     limit = (1 << 32) // PRIME * PRIME
     while (bad := accepted >= limit).any():
         accepted = np.concatenate([accepted[~bad], np.frombuffer(entropy(4 * int(bad.sum())), "<u4")])
-    return accepted.astype(np.int64) % PRIME
+    return accepted % np.uint32(PRIME)
 
 
 @lru_cache(maxsize=16)

@@ -146,7 +146,27 @@ def run_round(
     seed: int | None = None,
     tap: Tap | None = None,
 ) -> RoundResult:
-    """Carry one round's messages between ``server`` and ``clients`` until the sum is open."""
+    """One round between ``server`` and ``clients``, to the open sum."""
+    cost = carry(server, clients, updates, weights, dropped, seed, tap)
+    with cost.timed("unmask", "server"):
+        total, weight = server.result()
+    return RoundResult(total, weight, tuple(sorted(server.survivors)), server.total, cost)
+
+
+def carry(
+    server: Server,
+    clients: Sequence[Client],
+    updates: NDArray[np.float32],
+    weights: Sequence[int] | None = None,
+    dropped: Mapping[str, Sequence[int]] | None = None,
+    seed: int | None = None,
+    tap: Tap | None = None,
+    model_hash: Callable[[int], bytes] = lambda client: b"",
+) -> Cost:
+    """Carry one round's messages between ``server`` and ``clients`` until the server has no more to say.
+
+    ``model_hash``: of the model that a client received.
+    """
     leaves_at = _leaving(dropped or {}, len(clients))
     cost = Cost()
     with cost.timed("advertise", "server"):
@@ -160,7 +180,14 @@ def run_round(
             if STAGES.index(stage) >= leaves_at.get(index, len(STAGES)):
                 continue
             with cost.timed(stage, "client"):
-                answer = _answer(clients[index], stage, message, updates, weights, seed)
+                if stage == "advertise":
+                    answer = clients[index].advertise(message, model_hash(index))
+                elif stage == "masked":
+                    rounding = None if seed is None else rounding_seed(seed, server.terms.round, index)
+                    weight = 1 if weights is None else weights[index]
+                    answer = clients[index].mask(message, updates[index], weight, rounding)
+                else:
+                    answer = _ANSWERS[stage](clients[index], message)
             cost.bytes_up[stage] += len(answer)
             if tap:
                 tap(stage, index, "up", answer)
@@ -168,9 +195,7 @@ def run_round(
                 server.receive(index, answer)
         with cost.timed(stage, "server"):
             outbox = server.advance()
-    with cost.timed("unmask", "server"):
-        total, weight = server.result()
-    return RoundResult(total, weight, tuple(sorted(server.survivors)), server.total, cost)
+    return cost
 
 
 def rounding_seed(seed: int, round: int, client: int) -> bytes:
@@ -178,25 +203,7 @@ def rounding_seed(seed: int, round: int, client: int) -> bytes:
     return hashlib.sha256(f"fedsim rounding/{seed}/{round}/{client}".encode()).digest()
 
 
-def _answer(
-    client: Client,
-    stage: str,
-    message: bytes,
-    updates: NDArray[np.float32],
-    weights: Sequence[int] | None,
-    seed: int | None,
-) -> bytes:
-    if stage == "masked":
-        rounding = None if seed is None else rounding_seed(seed, 0, client.index)
-        weight = 1 if weights is None else weights[client.index]
-        return client.mask(message, updates[client.index], weight, rounding)
-    steps = {
-        "advertise": client.advertise,
-        "shares": client.share,
-        "consistency": client.endorse,
-        "unmask": client.unmask,
-    }
-    return steps[stage](message)
+_ANSWERS = {"shares": Client.share, "consistency": Client.endorse, "unmask": Client.unmask}
 
 
 def _leaving(dropped: Mapping[str, Sequence[int]], clients: int) -> dict[int, int]:

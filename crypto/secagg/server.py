@@ -99,10 +99,13 @@ class Server:
         except ValueError as problem:
             raise BadShare(None, "unmask", str(problem)) from None
 
-    # What goes out: each stage's messages by recipient.
+    # What goes out: who is whose neighbour, and each stage's messages by recipient.
 
     def offers(self) -> Outbox:
         return {client: replace(self.terms, client=client) for client in range(self.terms.clients)}
+
+    def neighbourhoods(self) -> Graph:
+        return random_graph(sorted(self.adverts), self.terms.degree, self._entropy)
 
     def rosters(self) -> Outbox:
         known = {u: Neighbour(u, a.mask_key, a.share_key, a.signature) for u, a in self.adverts.items()}
@@ -172,7 +175,7 @@ class Server:
     def close_adverts(self) -> dict[int, bytes]:
         if len(self.adverts) < self.terms.threshold:
             raise TooFewClients(None, "advertise", f"{len(self.adverts)} keys: the threshold is {self.terms.threshold}")
-        self.graph = random_graph(sorted(self.adverts), self.terms.degree, self._entropy)
+        self.graph = self.neighbourhoods()
         return self._enter("shares", self.rosters())
 
     def close_shares(self) -> dict[int, bytes]:

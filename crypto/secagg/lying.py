@@ -1,0 +1,118 @@
+"""A server that lies in the protocol: what a lie is, and the registry of lies.
+
+A `Lie` is a `Server` that sends something else at one stage or keeps something back; it speaks to unchanged clients
+through unchanged messages. It reaches its victim's update unless a client stops it with an error.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.entropy import Entropy
+from crypto.errors import SecAggError
+from crypto.masks import Words, add_masks
+from crypto.secagg.messages import Masked, Terms
+from crypto.secagg.profiles import Profile
+from crypto.secagg.server import Server
+
+
+class Lie(Server):
+    """A lying server after ``victim``. Subclasses override what goes out, and say in ``loot`` what they got."""
+
+    name: ClassVar[str]
+    claim: ClassVar[str]
+    breaks: ClassVar[tuple[str, ...]]
+    """Profiles it succeeds against."""
+    refused: ClassVar[type[SecAggError] | None]
+    """The error with which a client of profile `paper` stops it; None: no protocol does."""
+    rounds: ClassVar[int] = 1
+    others_zero: ClassVar[bool] = False
+    """The server sends everybody but the victim a model whose update is zero."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        profile: Profile,
+        victim: int,
+        *,
+        known: Mapping[int, Words] | None = None,
+        earlier: Lie | None = None,
+        model_hash: bytes = b"",
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        """``known``: encoded vectors that colluding clients hand over. ``earlier``: this server's previous round."""
+        super().__init__(self.bend(terms), profile, model_hash, entropy)
+        self.victim, self.known, self.earlier = victim, known or {}, earlier
+        self.arrived: dict[int, Words] = {}
+
+    @classmethod
+    def bend(cls, terms: Terms) -> Terms:
+        """The terms that this server offers instead."""
+        return terms
+
+    def model_hash_of(self, client: int) -> bytes:
+        """What ``client`` finds when it hashes the model that this server sent it."""
+        return b""
+
+    @property
+    def captured(self) -> Words:
+        """The victim's masked vector, as it arrived."""
+        return self.arrived[self.victim]
+
+    def exposed(self) -> tuple[int, ...]:
+        """The clients whose vectors, added up, the loot is."""
+        return (self.victim,)
+
+    def near(self, client: int) -> tuple[int, ...]:
+        """The victim, if ``client`` holds its shares: only then may a request name it."""
+        return (self.victim,) if self.victim in self.circle(client) else ()
+
+    @abstractmethod
+    def loot(self) -> NDArray[np.float64]:
+        """What the server learned, in data units. Raises SecAggError when too few shares came to learn it."""
+
+    def take_masked(self, client: int, message: Masked) -> None:
+        super().take_masked(client, message)
+        self.arrived[client] = message.vector(self.terms.encoding)
+
+    def open(self) -> None:
+        """The victim is what this server is after: the shares it asked for need not open the sum."""
+
+    def strip(self, plus: Sequence[bytes], minus: Sequence[bytes]) -> NDArray[np.float64]:
+        """The victim's update: its vector without the masks that it added (``plus``) and subtracted (``minus``)."""
+        words = self.captured.copy()
+        add_masks(words, minus, plus, self.terms.modulus_bits)
+        return self.floats(words)
+
+    def unmasked_by(self, keys: Mapping[int, bytes], seed: bytes | None) -> NDArray[np.float64]:
+        """The victim's update, from the ``keys`` of its masks with each neighbour and its self-mask ``seed``."""
+        plus = [key for peer, key in keys.items() if self.victim < peer]
+        minus = [key for peer, key in keys.items() if self.victim > peer]
+        return self.strip([*plus, seed] if seed else plus, minus)
+
+    def floats(self, words: Words, contributors: int = 1) -> NDArray[np.float64]:
+        return self.terms.encoding.decode(words, contributors)[0]
+
+
+LIES: dict[str, type[Lie]] = {}
+
+
+def lie(
+    name: str, *, breaks: str | Sequence[str], refused: type[SecAggError] | None
+) -> Callable[[type[Lie]], type[Lie]]:
+    """Register a `Lie`; its docstring's first line is its claim."""
+
+    def register(cls: type[Lie]) -> type[Lie]:
+        cls.name, cls.refused = name, refused
+        cls.breaks = (breaks,) if isinstance(breaks, str) else tuple(breaks)
+        cls.claim = (cls.__doc__ or "").strip().splitlines()[0]
+        LIES[name] = cls
+        return cls
+
+    return register

@@ -1,0 +1,47 @@
+"""Every lie takes the victim's update out of the profile it fits, and no update out of `paper`."""
+
+import numpy as np
+import pytest
+
+from crypto.secagg.lies import LIES, attempt
+from crypto.secagg.profiles import PROFILES
+
+N, D, BITS = 7, 40, 16
+THRESHOLDS = {"complete": (None, 4), "ring": (4, 3)}
+WEAK = [(name, profile) for name, kind in sorted(LIES.items()) for profile in kind.breaks]
+
+
+def updates_of(name):
+    rounds = np.random.default_rng(3).uniform(-1, 1, (LIES[name].rounds, N, D)).astype(np.float32)
+    return list(rounds)
+
+
+def target_of(name, rounds, exposed):
+    update = rounds[-1] - rounds[0] if LIES[name].rounds == 2 else rounds[-1]
+    return update[list(exposed)].sum(0, dtype=np.float64)
+
+
+@pytest.mark.parametrize("graph", THRESHOLDS)
+@pytest.mark.parametrize(("name", "profile"), WEAK)
+def test_a_lie_takes_the_update_from_its_weak_profile(name, profile, graph):
+    neighbours, threshold = THRESHOLDS[graph]
+    rounds = updates_of(name)
+    outcome = attempt(name, *rounds, profile=PROFILES[profile], threshold=threshold, neighbours=neighbours, victim=2)
+    assert outcome.stopped is None
+    assert 2 in outcome.exposed
+    assert len(outcome.exposed) <= N // 2
+    steps = N if LIES[name].others_zero else 2 * len(outcome.exposed)
+    tolerance = steps * 2 * max(np.abs(r).max() for r in rounds) / ((1 << BITS) - 1)
+    assert np.abs(outcome.loot - target_of(name, rounds, outcome.exposed)).max() <= tolerance
+
+
+@pytest.mark.parametrize("graph", THRESHOLDS)
+@pytest.mark.parametrize("name", [name for name, kind in sorted(LIES.items()) if kind.refused])
+def test_paper_stops_a_lie_and_names_the_error(name, graph):
+    neighbours, threshold = THRESHOLDS[graph]
+    outcome = attempt(
+        name, *updates_of(name), profile=PROFILES["paper"], threshold=threshold, neighbours=neighbours, victim=2
+    )
+    assert outcome.loot is None
+    assert type(outcome.stopped) is LIES[name].refused
+    assert outcome.stopped.client in range(N)
