@@ -12,6 +12,12 @@ from crypto.he.wire import Ciphertext
 
 Party = Literal["clients", "decryptor", "server"]
 
+DECRYPTION_LEAK = (
+    "CKKS decryptions go back to the party that has the ciphertexts: they contain the encryption noise, from which the "
+    "secret key follows (Li and Micciancio, Eurocrypt 2021). SEAL adds no flooding noise against it; BFV is exact and "
+    "has no such leak."
+)
+
 
 @dataclass(frozen=True)
 class KeyHolder:
@@ -21,6 +27,8 @@ class KeyHolder:
     holder: Party
     seeded: bool
     """Whether clients may send seeded ciphertexts, which puts the secret key on every client."""
+    server_gets_sum: bool
+    """Whether the decrypted sum comes back to the server, which has the ciphertexts."""
     says: str
 
     def holders(self, *, seeded: bool = False) -> tuple[Party, ...]:
@@ -36,6 +44,11 @@ class KeyHolder:
         """The context that ``party`` is given: with the secret key for ``holders`` alone."""
         return keys.secret if party in self.holders(seeded=seeded) else keys.public
 
+    def findings(self, scheme: str) -> tuple[str, ...]:
+        """What a review has to know of this deployment under ``scheme``, one statement each."""
+        leaks = scheme == "ckks" and self.server_gets_sum and self.holder != "server"
+        return (self.says, *([DECRYPTION_LEAK] if leaks else []))
+
 
 KEY_HOLDERS = {
     entry.name: entry
@@ -44,6 +57,7 @@ KEY_HOLDERS = {
             "clients_share_key",
             "clients",
             seeded=True,
+            server_gets_sum=False,
             says="All clients hold one secret key: a single client that sees another's ciphertext, by colluding with "
             "the server or on the wire, decrypts it. The server stays blind as long as no client helps it.",
         ),
@@ -51,14 +65,16 @@ KEY_HOLDERS = {
             "trusted_decryptor",
             "decryptor",
             seeded=False,
-            says="A party beside the server decrypts sums of a minimum cohort. How many updates a ciphertext sums is "
-            "the server's word: a server that lies about it has single updates decrypted, and together with the "
-            "decryptor it reads everything.",
+            server_gets_sum=True,
+            says="A party beside the server decrypts sums of a minimum cohort. How many updates a ciphertext sums, and "
+            "whose, is the server's word: a server that lies about it has single updates decrypted, and together with "
+            "the decryptor it reads everything.",
         ),
         KeyHolder(
             "server_holds_key",
             "server",
             seeded=True,
+            server_gets_sum=True,
             says="The server that collects the ciphertexts can decrypt each of them: encryption protects against "
             "eavesdroppers only, as transport encryption does.",
         ),

@@ -14,6 +14,9 @@ from typing import Any
 from crypto.he.errors import CorruptMessageError, ParameterError
 from crypto.he.presets import CKKS, Parameters
 
+SECURITY_BITS = 128
+"""Classical security that SEAL enforces, by the table of the HomomorphicEncryption.org standard (2018)."""
+
 _HEADER, _SIZE = 16, slice(8, 16)  # SEAL 4: Serialization::SEALHeader and its field `size`
 
 
@@ -25,7 +28,7 @@ def api() -> Any:
 
 
 def build(parameters: Parameters) -> Any:
-    """The SEALContext for these parameters; raises ParameterError when SEAL refuses them at 128-bit security."""
+    """The SEALContext for these parameters; raises ParameterError when SEAL refuses them at ``SECURITY_BITS``."""
     seal = api()
     scheme = seal.SCHEME_TYPE.CKKS if isinstance(parameters, CKKS) else seal.SCHEME_TYPE.BFV
     try:
@@ -34,7 +37,7 @@ def build(parameters: Parameters) -> Any:
         chosen.set_coeff_modulus(seal.CoeffModulus.Create(parameters.degree, list(parameters.chain)))
         if not isinstance(parameters, CKKS):
             chosen.set_plain_modulus(parameters.plain_modulus)
-        context = seal.SEALContext(chosen, True, seal.SEC_LEVEL_TYPE.TC128)
+        context = seal.SEALContext(chosen, True, getattr(seal.SEC_LEVEL_TYPE, f"TC{SECURITY_BITS}"))
     except (RuntimeError, ValueError, TypeError) as refusal:
         raise ParameterError(f"{parameters}: {refusal}") from None
     if not context.parameters_set():

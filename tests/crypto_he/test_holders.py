@@ -5,7 +5,7 @@ import pytest
 
 from crypto.he.contexts import carries_secret_key, open_secret
 from crypto.he.errors import CohortTooSmallError, ForeignCiphertextError, KeyPolicyError
-from crypto.he.holders import KEY_HOLDERS, TrustedDecryptor
+from crypto.he.holders import DECRYPTION_LEAK, KEY_HOLDERS, TrustedDecryptor
 from crypto.he.vectors import add, encrypt
 from crypto.he.wire import Ciphertext
 from tests.crypto_he.conftest import keys_for
@@ -37,6 +37,20 @@ def test_who_gets_the_secret_key(name, full, seeded):
 
 def test_every_deployment_is_explained():
     assert all(holder.name == name and len(holder.says) > 50 for name, holder in KEY_HOLDERS.items())
+
+
+def test_where_ckks_decryptions_leak_the_key():
+    """Only where a party without the key has both the ciphertexts and their decryption; never with BFV."""
+    warned = {(name, scheme): DECRYPTION_LEAK in holder.findings(scheme)
+              for name, holder in KEY_HOLDERS.items() for scheme in ("ckks", "bfv")}  # fmt: skip
+    assert {which for which, found in warned.items() if found} == {("trusted_decryptor", "ckks")}
+
+
+def test_a_server_can_pass_one_client_off_as_many(ckks):
+    """What the findings warn of: the same ciphertext added to itself meets any minimum, and reveals the update."""
+    victim = encrypt(ckks.public, np.array([0.3, -0.7]))
+    values = TrustedDecryptor(ckks, 10).open(add(ckks.public, [victim] * 10), round=1)
+    assert np.allclose(values / 10, [0.3, -0.7])
 
 
 def cohort_of(context, size):

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto.he import seeded
 from crypto.he.contexts import generate_keys, open_secret
-from crypto.he.errors import ForeignCiphertextError, IncompatibleCiphertextsError, ParameterError, ValueRangeError
+from crypto.he.errors import (
+    ForeignCiphertextError,
+    HEError,
+    IncompatibleCiphertextsError,
+    ParameterError,
+    ValueRangeError,
+)
 from crypto.he.presets import BFV, CKKS, PRESETS
 from crypto.he.seeded import check_forms_agree, encrypt_seeded
 from crypto.he.vectors import add, decrypt, encrypt, mean
@@ -75,6 +82,12 @@ def test_weighted_mean(ckks):
 def test_forms_agree(secret):
     difference = check_forms_agree(secret, sample(secret, 700)[2:])
     assert difference <= secret.public.parameters.sum_error(2)
+
+
+def test_forms_that_disagree(ckks, monkeypatch):
+    monkeypatch.setattr(seeded, "encrypt_seeded", lambda context, values: encrypt_seeded(context, values + 1e-6))
+    with pytest.raises(HEError, match="apart"):
+        check_forms_agree(ckks, np.ones(3))
 
 
 def test_bytes_per_value(ckks):
