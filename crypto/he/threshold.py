@@ -39,8 +39,8 @@ def openfhe() -> Any:
         return importlib.import_module("openfhe")
     except ImportError as cause:
         raise ThresholdUnavailableError(
-            f"threshold CKKS: openfhe cannot be imported ({cause}); its wheels fit one Python each (those ending in "
-            "24.4 Python 3.12, in 22.4 Python 3.10), or choose a key holder that needs no openfhe"
+            f"threshold CKKS: openfhe cannot be imported ({cause}); its wheels fit one system each (those ending in "
+            "24.4 Python 3.12 on Ubuntu 24.04, in 22.4 Python 3.10), or choose a key holder that needs no openfhe"
         ) from None
 
 
