@@ -45,6 +45,7 @@ def test_the_fraction_as_written(fraction, size, count):
 
 def test_ties_go_to_the_lowest_index():
     assert select([1, 2, 2, 2, 0], 0.4).encrypted.tolist() == [1, 2]
+    assert select(np.arange(1000) % 2, 0.1).encrypted.tolist() == list(range(1, 200, 2))
 
 
 @pytest.mark.parametrize("fraction", [-0.01, 1.01, np.nan, np.inf])
