@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
@@ -50,9 +50,7 @@ def federate(
     history = [{"round": 0, **_evaluate(model, experiment)}]
     on_round(history[0])
     for round in range(1, scenario.federation.rounds + 1):
-        asked = strategy.configure_train(round, arrays, ConfigRecord(), grid)
-        replies = grid.send_and_receive(asked)
-        moved, metrics = strategy.aggregate_train(round, replies)
+        moved, metrics = strategy.train_round(grid, round, arrays)
         record = asdict(strategy.rounds[-1])
         record["failed"] = {str(client): reason for client, reason in record["failed"].items()}
         if moved is None or metrics is None:

@@ -31,6 +31,8 @@ class RoundRecord:
     answered: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
+    aborted: str | None = None
+    """Why a protocol ended the round without a result; training goes on from the last good model."""
 
 
 class FederatedMean(Strategy):
@@ -64,6 +66,11 @@ class FederatedMean(Strategy):
     def summary(self) -> None:
         """Log what this strategy will do."""
         log.info("%s: mean of each cohort's %s, times %g", type(self).__name__, self.kind, self.step_size)
+
+    def train_round(self, grid: Grid, round: int, arrays: ArrayRecord) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """One whole round over ``grid``: the model after it, or (None, None) where no answer could be used."""
+        replies = grid.send_and_receive(self.configure_train(round, arrays, ConfigRecord(), grid))
+        return self.aggregate_train(round, replies)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
