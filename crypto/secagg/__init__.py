@@ -1,6 +1,6 @@
 """Secure aggregation as state machines over typed messages: Bonawitz et al. (CCS 2017), Bell et al. (CCS 2020)."""
 
-from crypto.secagg.client import Client
+from crypto.secagg.client import STEPS, Client
 from crypto.secagg.identity import Identity, enrol
 from crypto.secagg.messages import STAGES, Terms
 from crypto.secagg.policy import Policy
@@ -11,6 +11,7 @@ from crypto.secagg.server import Server
 __all__ = [
     "PROFILES",
     "STAGES",
+    "STEPS",
     "Client",
     "Identity",
     "Policy",

@@ -47,6 +47,8 @@ from crypto.secagg.profiles import Profile
 from crypto.secagg.wire import Message
 
 M = TypeVar("M", bound=Message)
+STEPS = {"advertise": "advertise", "shares": "share", "masked": "mask", "consistency": "endorse", "unmask": "unmask"}
+"""Stage -> the method of a `Client` that answers the server's message of that stage."""
 
 
 class Client:
@@ -129,13 +131,14 @@ class Client:
         except ValueError as problem:
             raise BadUpdate(self.index, "masked", str(problem)) from None
         self._hide(words, [owner for owner, _ in inbox.sealed])
+        del self._secrets, self._share_keys  # only shares of them are needed from here on
         self._next = "consistency" if self.profile.consistency else "unmask"
         return Masked(self._terms.session, self._terms.round, self.index, words).encode()
 
     def endorse(self, message: bytes) -> bytes:
         """Survivors -> Endorsement: sign the one survivor set that this client will open shares for."""
         shown = self._read(Survivors, message)
-        self._survivors = survivors.accept(shown, self._terms, self.profile, frozenset(self._held))
+        self._survivors = survivors.accept(shown, self._terms, self.profile, self._roster, self._held)
         statement = binding.survivor_statement(self._context, shown.alive)
         self._next = "unmask"
         signature = self.identity.signing_key.sign(statement)
@@ -149,7 +152,7 @@ class Client:
             self._next = "unmask"
         request = self._read(UnmaskRequest, message)
         if self.profile.survivor_rules:
-            survivors.check_request(request, self._terms, self.profile, frozenset(self._held))
+            survivors.check_request(request, self._terms, self.profile, self._held)
         if self.profile.consistency:
             survivors.check_endorsed(request, self._survivors, self._terms, self._context, self.identity.directory)
         self._next = "done"

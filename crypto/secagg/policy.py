@@ -45,7 +45,10 @@ class Policy:
             (terms.modulus_bits in (32, 64), f"modulus_bits = {terms.modulus_bits}: must be a whole word, 32 or 64"),
             (bits_ok, f"bits = {terms.bits}: must be from {BITS_ALLOWED.start} to {BITS_ALLOWED.stop - 1}"),
             (terms.max_weight >= 1, f"max_weight = {terms.max_weight}: must be at least 1"),
-            (not wraps, f"modulus_bits = {terms.modulus_bits}: the sum of all clients could overflow it"),
+            (
+                not wraps,
+                f"max_weight = {terms.max_weight}: the full sum could overflow {terms.modulus_bits} bits",
+            ),
             (0 < terms.clip <= self.max_clip and math.isfinite(terms.clip), f"clip = {terms.clip}: out of range"),
             (1 <= terms.dimension <= self.max_dimension, f"dimension = {terms.dimension}: out of range"),
         )

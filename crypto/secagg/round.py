@@ -17,7 +17,7 @@ from crypto.entropy import Entropy
 from crypto.errors import DuplicateMessage, UnknownClient, WrongStage
 from crypto.masks import Words
 from crypto.parameters import find_modulus_bits
-from crypto.secagg.client import Client
+from crypto.secagg.client import STEPS, Client
 from crypto.secagg.identity import enrol
 from crypto.secagg.messages import STAGES, Terms
 from crypto.secagg.profiles import PROFILES, Profile
@@ -187,7 +187,7 @@ def carry(
                     weight = 1 if weights is None else weights[index]
                     answer = clients[index].mask(message, updates[index], weight, rounding)
                 else:
-                    answer = _ANSWERS[stage](clients[index], message)
+                    answer = getattr(clients[index], STEPS[stage])(message)
             cost.bytes_up[stage] += len(answer)
             if tap:
                 tap(stage, index, "up", answer)
@@ -201,9 +201,6 @@ def carry(
 def rounding_seed(seed: int, round: int, client: int) -> bytes:
     """The 32 bytes that fix a client's stochastic rounding in one round."""
     return hashlib.sha256(f"fedsim rounding/{seed}/{round}/{client}".encode()).digest()
-
-
-_ANSWERS = {"shares": Client.share, "consistency": Client.endorse, "unmask": Client.unmask}
 
 
 def _leaving(dropped: Mapping[str, Sequence[int]], clients: int) -> dict[int, int]:

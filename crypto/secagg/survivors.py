@@ -1,6 +1,6 @@
 """What a client checks before it opens a share: the survivor set, and that its neighbours saw the same one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from crypto.errors import BadSurvivorSet, InconsistentSurvivors, OverlappingSets, TooFewSurvivors
@@ -18,12 +18,16 @@ class Survived:
     circle: frozenset[int]
 
 
-def accept(shown: Survivors, terms: Terms, profile: Profile, held: frozenset[int]) -> Survived:
-    """The survivor set as signed by client ``terms.client``, which holds shares of ``held`` (itself among them).
+def accept(
+    shown: Survivors, terms: Terms, profile: Profile, roster: Collection[int], held: Collection[int]
+) -> Survived:
+    """The survivor set as client ``terms.client`` may sign it, having met ``roster`` and holding shares of ``held``.
 
     Raises BadSurvivorSet or TooFewSurvivors.
     """
-    circle = shown.alive & held
+    if strangers := shown.alive.intersection(roster).difference(held):
+        raise BadSurvivorSet(terms.client, "consistency", f"client {min(strangers)} survived without having shared")
+    circle = shown.alive.intersection(held)
     if shown.clients != terms.clients:
         raise BadSurvivorSet(terms.client, "consistency", f"a set over {shown.clients} clients, not {terms.clients}")
     _check_circle(circle, terms, "consistency")
@@ -31,7 +35,7 @@ def accept(shown: Survivors, terms: Terms, profile: Profile, held: frozenset[int
     return Survived(shown.alive, circle)
 
 
-def check_request(request: UnmaskRequest, terms: Terms, profile: Profile, held: frozenset[int]) -> None:
+def check_request(request: UnmaskRequest, terms: Terms, profile: Profile, held: Collection[int]) -> None:
     """The two lists split ``held``, the client is alive, and enough survive.
 
     Raises OverlappingSets, BadSurvivorSet or TooFewSurvivors.
@@ -39,7 +43,7 @@ def check_request(request: UnmaskRequest, terms: Terms, profile: Profile, held: 
     alive, dead = frozenset(request.alive), frozenset(request.dead)
     if both := alive & dead:
         raise OverlappingSets(terms.client, "unmask", f"client {min(both)} is listed both alive and dead")
-    if alive | dead != held:
+    if alive | dead != frozenset(held):
         raise BadSurvivorSet(terms.client, "unmask", "the lists are not the neighbours that shared, each once")
     _check_circle(alive, terms, "unmask")
     if terms.degree == terms.clients - 1:  # the neighbourhood is everybody
