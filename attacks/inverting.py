@@ -68,6 +68,7 @@ RECIPE = Recipe(
     iterations=1000,
     restarts=2,
     scale=False,
+    width=32,
 )
 
 

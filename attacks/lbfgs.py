@@ -32,6 +32,7 @@ class LBFGS:
         self.fresh, self.stuck, self.broken = none == 0, none != 0, none != 0
         self.s, self.y = starts.new_zeros(rows, memory, size), starts.new_zeros(rows, memory, size)
         self.sy, self.yy = starts.new_zeros(rows, memory, memory), starts.new_zeros(rows, memory, memory)
+        self.sg, self.yg = starts.new_zeros(rows, memory), starts.new_zeros(rows, memory)
 
     @property
     def points(self) -> Tensor:
@@ -59,8 +60,9 @@ class LBFGS:
         far = ~finite | (values > self.f + ARMIJO * self.t * self.slope) | (values >= self.ends[:, 1])
         accept = ~self.fresh & ~far & (slope.abs() <= -WOLFE * self.slope)
         self.broken |= self.fresh & ~finite
-        self._remember(accept, gradients)
         moved = accept | self.fresh
+        if accept.any():
+            self._remember(accept, gradients)
         self.x = torch.where(accept[:, None], self.points, self.x)
         self.f = torch.where(moved, values, self.f)
         self.g = torch.where(moved[:, None], gradients, self.g)
@@ -69,7 +71,8 @@ class LBFGS:
         failed = ~moved & (self.trials >= TRIALS)
         self.stuck |= self.broken | (failed & (self.count == 0))
         self.count = torch.where(failed, 0, self.count)
-        self._aim(moved | failed)
+        if (moved | failed).any():
+            self._aim(moved | failed)
         self.fresh = torch.zeros_like(self.fresh)
 
     def _bracket(self, far: Tensor, finite: Tensor, values: Tensor, slope: Tensor) -> None:
@@ -87,15 +90,20 @@ class LBFGS:
         step, change = self.t[:, None] * self.d, gradients - self.g
         kept = (accept & ((step * change).sum(1) > CURVATURE * step.norm(dim=1) * change.norm(dim=1))).nonzero()[:, 0]
         at = self.count[kept] % self.memory
-        self.s[kept, at], self.y[kept, at] = step[kept], change[kept]
-        y_change = _inner(self.y, change)[kept]
-        self.sy[kept, at], self.sy[kept, :, at] = _inner(self.y, step)[kept], _inner(self.s, change)[kept]
+        sg, yg = _inner(self.s, gradients), _inner(self.y, gradients)
+        # Of s^T y only the half where s is no younger than y is ever read.
+        self.sy[kept, :, at], y_change = (sg - self.sg)[kept], (yg - self.yg)[kept]
         self.yy[kept, at], self.yy[kept, :, at] = y_change, y_change
+        step, change, gradient = step[kept], change[kept], gradients[kept]
+        self.s[kept, at], self.y[kept, at] = step, change
+        self.sy[kept, at, at], self.yy[kept, at, at] = (step * change).sum(1), change.square().sum(1)
+        sg[kept, at], yg[kept, at] = (step * gradient).sum(1), (change * gradient).sum(1)
+        self.sg, self.yg = (torch.where(accept[:, None], new, old) for new, old in ((sg, self.sg), (yg, self.yg)))
         self.count[kept] += 1
 
     def _aim(self, rows: Tensor) -> None:
         """Give ``rows`` a new direction, and a first trial at its full length."""
-        direction = -self._inverse_hessian_times(self.g)
+        direction = -self._inverse_hessian_times_gradient()
         slope = (direction * self.g).sum(1)
         descends = (slope < 0) & (self.count > 0)
         self.count = torch.where(rows & ~descends, 0, self.count)
@@ -109,8 +117,8 @@ class LBFGS:
         self.ends = torch.where(rows[:, None], ends, self.ends)
         self.trials = torch.where(rows, 0, self.trials)
 
-    def _inverse_hessian_times(self, g: Tensor) -> Tensor:
-        slots = torch.arange(self.memory, device=g.device)
+    def _inverse_hessian_times_gradient(self) -> Tensor:
+        slots = torch.arange(self.memory, device=self.g.device)
         order = (self.count[:, None] + slots) % self.memory  # oldest first
         used = order < self.count[:, None]
         pairs = used[:, :, None] & used[:, None, :]
@@ -120,16 +128,15 @@ class LBFGS:
         )
         last_sy, last_yy = sy[:, -1, -1], yy[:, -1, -1]
         gamma = torch.where(self.count > 0, last_sy / last_yy, 1.0)[:, None]
-        upper = sy.triu() + torch.diag_embed((~used).to(g.dtype))
-        sg = _inner(self.s, g).gather(1, order) * used
-        yg = _inner(self.y, g).gather(1, order) * used
+        upper = sy.triu() + torch.diag_embed((~used).to(sy.dtype))
+        sg, yg = self.sg.gather(1, order) * used, self.yg.gather(1, order) * used
         u = torch.linalg.solve_triangular(upper, sg[:, :, None], upper=True)
         right = sy.diagonal(dim1=1, dim2=2)[:, :, None] * u + gamma[:, :, None] * (yy @ u - yg[:, :, None])
         v = torch.linalg.solve_triangular(upper.mT, right, upper=False)
         by_slot = torch.zeros_like(sg)
         along_s = by_slot.scatter(1, order, v[:, :, 0])
         along_y = by_slot.scatter(1, order, -gamma * u[:, :, 0])
-        return gamma * g + torch.bmm(along_s[:, None], self.s)[:, 0] + torch.bmm(along_y[:, None], self.y)[:, 0]
+        return gamma * self.g + torch.bmm(along_s[:, None], self.s)[:, 0] + torch.bmm(along_y[:, None], self.y)[:, 0]
 
 
 def _inner(pairs: Tensor, vector: Tensor) -> Tensor:
