@@ -32,6 +32,7 @@ from fedsim.scenario import (  # noqa: E402
     Task,
 )
 from strategies.client_dp import ClientDP  # noqa: E402
+from strategies.secure_aggregation import SecureAggregation  # noqa: E402
 
 __all__ = [
     "Adversary",
@@ -42,6 +43,7 @@ __all__ = [
     "Partition",
     "Result",
     "Scenario",
+    "SecureAggregation",
     "Task",
     "main",
     "run",

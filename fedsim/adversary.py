@@ -48,10 +48,7 @@ def in_words(scenario: Scenario) -> list[str]:
     federation, knows = scenario.federation, scenario.adversary.knows
     asked = federation.cohort or federation.clients
     sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
-    stack = ", then ".join(
-        f"{defence.level}-level clipping to {defence.clip:g} and noise of {defence.noise_multiplier:g} times that"
-        for defence in scenario.protocol
-    )
+    stack = ", then ".join(defence.describe() for defence in scenario.protocol)
     return [
         f"The server runs the protocol as agreed and is curious ({scenario.adversary.kind.replace('_', '-')}).",
         f"In each of {counted(federation.rounds, 'round')} it asks {asked} of {counted(federation.clients, 'client')}; "

@@ -13,18 +13,21 @@ from attacks.losses import LOSSES
 from fedsim.client import GradientOf, batches, local_update, plain_gradient
 from fedsim.evidence import EvidenceLog, measured
 from fedsim.experiment import Experiment, experiment_from_config
-from fedsim.federation import federate, roll_call
+from fedsim.federation import federate, recording, roll_call
 from fedsim.seeds import derive, torch_generator
 from fedsim.store import RunFolder, save_training
 from strategies.base import ClientContext
 from strategies.client_mod import defence_mod, evidence_of
 from strategies.federated import DROPPED_OUT
-from strategies.recorder import RecordingGrid
+from strategies.secagg_client import SecureAggregationClient
+from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
 
-def _stack_of(context: Context) -> Stack:
-    return Stack(experiment_from_config(context.run_config).scenario.protocol)
+def _stack_of(message: Message, context: Context) -> Stack:
+    """The protocol's stack; in the stages of one that hides updates itself, what comes before that."""
+    stack = Stack(experiment_from_config(context.run_config).scenario.protocol)
+    return stack.on_numbers if message.metadata.message_type.startswith("train.sa_") else stack
 
 
 def _noise_of(message: Message, context: Context, purpose: str) -> torch.Generator:
@@ -40,7 +43,7 @@ def _round(message: Message) -> int:
 
 def _gradient_of(experiment: Experiment, message: Message, context: Context) -> GradientOf:
     """Autograd's gradient, or that of the defence which acts inside the local update."""
-    private = _stack_of(context).local_gradient
+    private = _stack_of(message, context).local_gradient
     if private is None:
         return plain_gradient(LOSSES[experiment.loss_name])
     kind, gradient = private
@@ -54,18 +57,32 @@ def _gradient_of(experiment: Experiment, message: Message, context: Context) -> 
     return lambda model, inputs, labels: gradient(model, loss, inputs, labels, expected, own)
 
 
-client_app = ClientApp()
+def _drops_out(message: Message, context: Context) -> bool:
+    """Whether the scenario's dropout takes this client out of this round."""
+    experiment = experiment_from_config(context.run_config)
+    round, client = _round(message), int(context.node_config["partition-id"])
+    generator = torch_generator(experiment.seed, "round", round, "client", client, "dropout")
+    return float(torch.rand((), generator=generator)) < experiment.scenario.federation.dropout
 
 
-@client_app.train(mods=[defence_mod(_stack_of, _noise_of)])
+def _leaves_at(message: Message, context: Context) -> str | None:
+    """The stage of secure aggregation from which this client is silent in this round, if it drops out."""
+    federation = experiment_from_config(context.run_config).scenario.federation
+    return federation.dropout_stage if _drops_out(message, context) else None
+
+
+def _secure_aggregation_of(context: Context) -> SecureAggregation:
+    protocol = experiment_from_config(context.run_config).scenario.protocol
+    return next(defence for defence in protocol if isinstance(defence, SecureAggregation))
+
+
 def train(message: Message, context: Context) -> Message:
     """One client's round: load what it holds, train from the weights received, answer with the update."""
     started = time.process_time()
     experiment = experiment_from_config(context.run_config)
     federation, seed = experiment.scenario.federation, experiment.seed
     round, client = _round(message), int(context.node_config["partition-id"])
-    chance = torch.rand((), generator=torch_generator(seed, "round", round, "client", client, "dropout"))
-    if float(chance) < federation.dropout:
+    if message.metadata.message_type == "train" and _drops_out(message, context):
         return Message(Error(DROPPED_OUT, "dropped out"), reply_to=message)
     model = experiment.initial_model()
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
@@ -93,6 +110,16 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
+def protected_train(message: Message, context: Context) -> Message:
+    """``train`` behind the defences that act on plain numbers."""
+    return defence_mod(_stack_of, _noise_of)(message, context, train)
+
+
+client_app = ClientApp()
+client_app.train()(protected_train)
+SecureAggregationClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at).register(client_app)
+
+
 @client_app.query("partition")
 def partition(message: Message, context: Context) -> Message:
     """Say which partition this node holds: Flower's node ids do not tell."""
@@ -108,11 +135,10 @@ def main(grid: Grid, context: Context) -> None:
     """Train over the grid that Flower gives; leave the server's view in the folder ``out``, for ``fedsim attack``."""
     experiment = experiment_from_config(context.run_config)
     scenario = experiment.scenario
-    recorder = RecordingGrid(grid, keep=scenario.attacked_rounds.__contains__)
-    nodes = roll_call(recorder, scenario.federation.clients)
-    recorder.partition_of = {node: client for client, node in nodes.items()}.__getitem__
+    nodes = roll_call(grid, scenario.federation.clients)
+    recorder = recording(grid, scenario, nodes)
     training = federate(recorder, experiment, nodes)
     if out := str(context.run_config.get("out", "")):
-        view = recorder.view(experiment.initial_model())
+        view = recorder.view(experiment.initial_model(), training.opened)
         place = RunFolder.open(Path(out), scenario).cell(scenario.digest)
         save_training(place, experiment, training, view, measured(None, view, EvidenceLog(), {}))

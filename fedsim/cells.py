@@ -12,7 +12,7 @@ from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
 from fedsim.experiment import Experiment
-from fedsim.federation import Training, TrainingFailed, federate, roll_call
+from fedsim.federation import Training, TrainingFailed, federate, recording
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.outcome import attack_outcome, baseline_pictures
@@ -30,7 +30,6 @@ from fedsim.store import (
 )
 from fedsim.tasks import TaskError
 from strategies.dpsgd import refusals
-from strategies.recorder import RecordingGrid
 from strategies.stack import Stack
 
 Engine = Literal["inline", "ray"]
@@ -66,7 +65,9 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     """Train one cell and store the server's view; a training that fails is stored with its cause."""
     place = folder.cell(cell.digest)
     grid = machine.grid(experiment)
-    recorder = RecordingGrid(grid, keep=cell.scenario.attacked_rounds.__contains__)
+    nodes = {client: client + 1 for client in grid.states}
+    with one_thread():
+        recorder = recording(grid, cell.scenario, nodes)
     log, history, cause, training = EvidenceLog(), [], None, None
     started = time.perf_counter()
 
@@ -78,12 +79,11 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
 
     try:
         with one_thread():
-            nodes = roll_call(recorder, experiment.scenario.federation.clients)
             training = federate(recorder, experiment, nodes, on_round)
     except TrainingFailed as failed:
         cause = str(failed)
         progress.advance(max(0, experiment.scenario.federation.rounds + 1 - len(history)), "failed")
-    view = recorder.view(experiment.initial_model())
+    view = recorder.view(experiment.initial_model(), training.opened if training else ())
     timings = {"training_seconds": time.perf_counter() - started}
     kept = training or Training(tuple(history), {})
     save_training(place, experiment, kept, view, measured(cause, view, log, timings))

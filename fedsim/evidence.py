@@ -1,13 +1,15 @@
 """Proof that a control was on: what clients measured while protecting, and what crossed the wire."""
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
+from scipy.stats import chisquare
 
-from attacks import View
+from attacks import Message, View
 
 
 class EvidenceLog:
@@ -52,13 +54,13 @@ def measured(cause: str | None, view: View, log: EvidenceLog, timings: Mapping[s
 
 def on_the_wire(view: View) -> dict[str, Any]:
     """What the view proves by itself: forms of the messages, and whether all clients of a round got the same model."""
-    training = [message for message in view.messages if message.stage == "train"]
-    received = [message for message in training if message.direction == "received"]
+    received = [m for m in _training(view) if m.direction == "received" and m.arrays]
     sent: dict[int, set[str]] = defaultdict(set)
     for update in view.updates:
         sent[update.round].add(update.base)
     return {
         "forms": sorted({message.form for message in received}),
+        **({"masked_byte_p_value": _uniformity(received)} if any(m.form == "masked" for m in received) else {}),
         "same_model_for_all": all(len(models) == 1 for models in sent.values()),
         "readable_updates": len(view.updates),
     }
@@ -67,8 +69,8 @@ def on_the_wire(view: View) -> dict[str, Any]:
 def side_channels(view: View) -> list[dict[str, Any]]:
     """Everything that travelled beside the updates and tells the server something by itself."""
     seen: dict[tuple[str, str], Any] = {}
-    for message in view.messages:
-        if message.stage != "train" or message.direction != "received" or message.error:
+    for message in _training(view):
+        if message.direction != "received":
             continue
         for record, entries in message.metrics.items():
             for name, value in entries.items():
@@ -104,11 +106,23 @@ _MEANING = {
 
 
 def bytes_on_the_wire(view: View) -> dict[str, float]:
-    """Bytes per client and round, up and down, over the training messages that carried an update."""
-    training = [m for m in view.messages if m.stage == "train" and not m.error]
-    up = [m.bytes for m in training if m.direction == "received"]
-    down = [m.bytes for m in training if m.direction == "sent"]
+    """Bytes per client and round, up and down, over all of a round's training messages."""
+    sums: dict[str, Counter[tuple[int, int]]] = {"received": Counter(), "sent": Counter()}
+    for message in _training(view):
+        sums[message.direction][message.round, message.client] += message.bytes
+    up, down = sums["received"].values(), sums["sent"].values()
     return {
         "bytes_up_per_client_round": statistics.fmean(up) if up else 0.0,
         "bytes_down_per_client_round": statistics.fmean(down) if down else 0.0,
     }
+
+
+def _training(view: View) -> list[Message]:
+    """The messages of training, whatever the protocol's stages, that were answered with no error."""
+    return [m for m in view.messages if m.stage.split(".")[0] == "train" and not m.error]
+
+
+def _uniformity(received: Sequence[Message]) -> float:
+    """The p-value of a chi-squared test that the bytes of all masked vectors are uniform: small means they are not."""
+    vectors = [np.frombuffer(m.arrays["hidden"]["vector"], np.uint8) for m in received if m.form == "masked"]
+    return float(chisquare(np.bincount(np.concatenate(vectors), minlength=256)).pvalue)

@@ -1,6 +1,6 @@
 """The federation: the round, from cohort to accuracy, over any Flower grid."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -15,6 +15,11 @@ from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
 from strategies.federated import FederatedMean
+from strategies.ideal import IdealAggregation
+from strategies.opened import Opened
+from strategies.recorder import RecordingGrid
+from strategies.secagg_server import SecureFederatedMean, enrol
+from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
 DIVERGED = 1e3
@@ -31,6 +36,8 @@ class Training:
 
     history: tuple[Mapping[str, Any], ...]
     state: Mapping[str, Tensor]
+    opened: tuple[Opened, ...] = ()
+    """What the protocol let the server read, where that is a sum over the cohort."""
 
 
 def federate(
@@ -45,7 +52,7 @@ def federate(
     """
     scenario, seed = experiment.scenario, experiment.seed
     model = experiment.initial_model()
-    strategy = strategy_for(scenario, seed, nodes)
+    strategy = strategy_for(scenario, seed, nodes, [name for name, _ in model.named_parameters()])
     arrays = ArrayRecord(dict(model.state_dict()))
     history = [{"round": 0, **_evaluate(model, experiment)}]
     on_round(history[0])
@@ -53,11 +60,11 @@ def federate(
         moved, metrics = strategy.train_round(grid, round, arrays)
         record = asdict(strategy.rounds[-1])
         record["failed"] = {str(client): reason for client, reason in record["failed"].items()}
-        if moved is None or metrics is None:
+        if moved is None and record["aborted"] is None:
             raise TrainingFailed(f"round {round} ended without a usable client: {_reasons(record)}")
-        arrays = moved
+        arrays = moved or arrays
         model.load_state_dict(arrays.to_torch_state_dict())
-        row = {**record, "train_loss": metrics["train_loss"], **_evaluate(model, experiment)}
+        row = {**record, **(metrics or {}), **_evaluate(model, experiment)}
         history.append(row)
         on_round(row)
         if not all(torch.isfinite(t).all() for t in model.state_dict().values()) or not (
@@ -67,21 +74,43 @@ def federate(
                 f"training diverged in round {round} (loss {row['loss']}); lower federation.learning_rate = "
                 f"{scenario.federation.learning_rate:g} or the noise"
             )
-    return Training(tuple(history), {name: t.clone() for name, t in model.state_dict().items()})
+    opened = strategy.opened if isinstance(strategy, SecureFederatedMean) else ()
+    return Training(tuple(history), {name: t.clone() for name, t in model.state_dict().items()}, tuple(opened))
 
 
-def strategy_for(scenario: Scenario, seed: int, nodes: Mapping[int, int]) -> FederatedMean:
-    """The server's side of the scenario's protocol."""
+def strategy_for(scenario: Scenario, seed: int, nodes: Mapping[int, int], parameters: Sequence[str]) -> FederatedMean:
+    """The server's side of the scenario's protocol; ``parameters`` are the names that an update has."""
     federation = scenario.federation
     gradients = update_kind(federation) == "gradient"
     rate = federation.server_learning_rate
-    return FederatedMean(
-        kind=update_kind(federation),
-        stack=Stack(scenario.protocol),
-        cohort_of=lambda round: cohort(scenario, seed, round),
-        nodes=nodes,
-        step_size=-rate * federation.learning_rate if gradients else rate,
-        weighted=federation.weighted,
+    common: dict[str, Any] = {
+        "kind": update_kind(federation),
+        "stack": Stack(scenario.protocol),
+        "cohort_of": lambda round: cohort(scenario, seed, round),
+        "nodes": nodes,
+        "step_size": -rate * federation.learning_rate if gradients else rate,
+        "weighted": federation.weighted,
+    }
+    return SecureFederatedMean(parameters=parameters, **common) if aggregation_of(scenario) else FederatedMean(**common)
+
+
+def aggregation_of(scenario: Scenario) -> SecureAggregation | None:
+    """The protocol's secure aggregation, if it has one."""
+    return next((defence for defence in scenario.protocol if isinstance(defence, SecureAggregation)), None)
+
+
+def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> RecordingGrid:
+    """``grid`` as the server is to use it: recorded, and with a trusted adder in front where the protocol has one.
+
+    Under secure aggregation the clients first get their key directory, past the server and its record.
+    """
+    aggregation = aggregation_of(scenario)
+    if aggregation is not None:
+        enrol(grid, nodes)
+    return RecordingGrid(
+        IdealAggregation(grid) if aggregation is not None and aggregation.mode == "ideal" else grid,
+        partition_of={node: client for client, node in nodes.items()}.__getitem__,
+        keep=scenario.attacked_rounds.__contains__,
     )
 
 

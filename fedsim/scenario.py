@@ -16,9 +16,10 @@ from attacks import available
 from attacks.losses import LOSSES
 from fedsim.names import nearest
 from strategies.client_dp import ClientDP
+from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
-Defence = Annotated[ClientDP, Field()]
+Defence = Annotated[ClientDP | SecureAggregation, Field(discriminator="kind")]
 """Every defence that a protocol may hold, told apart by ``kind``."""
 
 Grant = Literal[
@@ -94,7 +95,9 @@ class Federation(Part):
     weighted: bool = True
     """Weight the mean by each client's number of examples."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Probability that an asked client does not answer in a round."""
+    """Probability that an asked client leaves in a round."""
+    dropout_stage: Literal["advertise", "shares", "masked", "consistency", "unmask"] = "masked"
+    """Under secure aggregation, the stage from which a client that leaves is silent."""
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> Self:
@@ -199,6 +202,10 @@ class Scenario(Part):
     @model_validator(mode="after")
     def _everything_fits(self) -> Self:
         problems = Stack(self.protocol).problems()
+        for index, defence in enumerate(self.protocol):
+            if isinstance(defence, SecureAggregation):
+                cohort = self.federation.cohort or self.federation.clients
+                problems += [f"protocol[{index}].{problem}" for problem in defence.cohort_problems(cohort)]
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):

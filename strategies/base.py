@@ -77,6 +77,10 @@ class Defence(Protocol):
         """Every invalid field as ``field = value: reason; remedy``; empty when there is none."""
         return []
 
+    def describe(self) -> str:
+        """What is done to an update, in words that follow "before it leaves a client:"."""
+        ...
+
     @property
     def reproducible(self) -> bool:
         """Whether the same seed gives the same messages."""

@@ -59,6 +59,10 @@ class ClientDP(Defence):
                 found.append(f"{name} = {getattr(self, name)!r}: is unknown; choose from {', '.join(choices)}")
         return found
 
+    def describe(self) -> str:
+        """Level, clip and noise, in words."""
+        return f"{self.level}-level clipping to {self.clip:g} and noise of {self.noise_multiplier:g} times that"
+
     @property
     def reproducible(self) -> bool:
         """False with noise from the operating system."""

@@ -23,10 +23,10 @@ def evidence_of(context: Context) -> MutableMapping[str, float]:
 
 
 def defence_mod(
-    stack_for: Callable[[Context], Stack],
+    stack_for: Callable[[Message, Context], Stack],
     generator_for: Callable[[Message, Context, str], torch.Generator],
 ) -> Mod:
-    """A mod that sends the ``update`` record of every train reply through the stack.
+    """A mod that sends the ``update`` record of every train reply through ``stack_for(message, context)``.
 
     ``generator_for(message, context, kind)`` gives the generator of one defence, for this client and round. Error
     replies and other kinds of messages pass unchanged. An update that must not be sent, or a train reply without
@@ -35,7 +35,7 @@ def defence_mod(
     """
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        stack = stack_for(context)
+        stack = stack_for(message, context)
         if message.metadata.message_type.split(".")[0] != "train" or not stack.defences:
             return call_next(message, context)
         context.state[EVIDENCE] = MetricRecord()

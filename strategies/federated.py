@@ -67,7 +67,9 @@ class FederatedMean(Strategy):
         """Log what this strategy will do."""
         log.info("%s: mean of each cohort's %s, times %g", type(self).__name__, self.kind, self.step_size)
 
-    def train_round(self, grid: Grid, round: int, arrays: ArrayRecord) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def train_round(
+        self, grid: Grid, round: int, arrays: ArrayRecord
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """One whole round over ``grid``: the model after it, or (None, None) where no answer could be used."""
         replies = grid.send_and_receive(self.configure_train(round, arrays, ConfigRecord(), grid))
         return self.aggregate_train(round, replies)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from attacks.view import Kind, Update, View
 from attacks.view import Message as Seen
-from strategies.wire import Reader, State, numbers, payload_bytes, plain, readable
+from strategies.opened import Opened
+from strategies.wire import Reader, State, form_of, numbers, payload_bytes, plain
 
 
 def first_appearance() -> Callable[[int], int]:
@@ -65,6 +66,7 @@ class RecordingGrid(Grid):
         self._batches = 0
         self._entries: list[_Entry] = []
         self._broadcasts: dict[str, State] = {}
+        self._sent_in: dict[int, str] = {}
         self._open: dict[str, _Instruction] = {}
 
     def set_run(self, run: Run) -> None:
@@ -113,8 +115,10 @@ class RecordingGrid(Grid):
         self._record_received(replies)
         return replies
 
-    def view(self, model: nn.Module) -> View:
+    def view(self, model: nn.Module, opened: Sequence[Opened] = ()) -> View:
         """The server's view so far; ``model`` is the architecture of which the state crossed the wire.
+
+        ``opened`` are the sums that the server's side of a protocol computed from what it received.
 
         A reply's ArrayRecord ``update`` is an update of the kind that the instruction's ``update_kind`` says, with
         ``buffers`` beside it. Any other reply is read as new weights where its only ArrayRecord has the entries and
@@ -141,6 +145,11 @@ class RecordingGrid(Grid):
                 if found and (misfit := _misfit(sent, model)):
                     raise ValueError(misfit)
                 updates += found
+        updates += [
+            Update(total.round, None, total.kind, self._sent_in[total.round], total.arrays, total.contributors)
+            for total in opened
+            if total.round in self._sent_in
+        ]
         return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates))
 
     def _record_sent(self, messages: Sequence[Message]) -> list[_Instruction]:
@@ -150,9 +159,10 @@ class RecordingGrid(Grid):
             node, round = message.metadata.dst_node_id, _round_of(message)
             broadcast = None
             model = _model_record(message.content)
-            if model is not None and readable(message.content) and self._keep(round):
+            if model is not None and form_of(model) == "plain" and self._keep(round):
                 broadcast, state = reader.read(model)
                 self._broadcasts.setdefault(broadcast, state)
+                self._sent_in.setdefault(round, broadcast)
             instructions.append(_Instruction(node, round, _update_kind(message.content), broadcast))
             self._entries.append(_Entry(self._batches, self._seen(message, node, round, "sent", reader)))
         return instructions
@@ -178,17 +188,18 @@ class RecordingGrid(Grid):
             reason = message.error.reason or f"error {message.error.code}"
             return Seen(round, node, direction, stage, error=reason)
         content = message.content
-        clear = readable(content)
+        forms = {name: form_of(record) for name, record in content.array_records.items()}
         arrays: dict[str, Mapping[str, Any]] = {}
         if self._keep(round):
             for name, record in content.array_records.items():
+                clear = forms[name] == "plain"
                 arrays[name] = reader.read(record)[1] if clear else {key: array.data for key, array in record.items()}
         return Seen(
             round=round,
             client=node,
             direction=direction,
             stage=stage,
-            form="plain" if clear else "ciphertext",
+            form=next((form for form in forms.values() if form != "plain"), "plain"),
             arrays=arrays,
             metrics=plain(content.metric_records),
             configs=plain(content.config_records),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from strategies.base import ClientContext, Defence, LocalGradient, Update
+from strategies.base import ClientContext, Defence, LocalGradient, Stage, Update
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Stack:
     def local_gradient(self) -> tuple[str, LocalGradient] | None:
         """The kind of the defence that acts inside the local update and its gradient, or None."""
         return next(((d.kind, d.local_gradient) for d in self.defences if d.local_gradient is not None), None)
+
+    @property
+    def on_numbers(self) -> "Stack":
+        """The defences that act on plain numbers, before anything is hidden."""
+        return Stack(tuple(defence for defence in self.defences if defence.stage < Stage.HIDE))
 
     def protect(self, update: Update, context_for: Callable[[str], ClientContext]) -> Update:
         """What the client sends; ``context_for`` gives each defence, by its kind, its own context."""

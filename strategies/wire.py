@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -10,6 +10,12 @@ from flwr.common.constant import SType
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+Form = Literal["plain", "masked", "ciphertext"]
+
+MASKED = "fedsim.masked"
+"""Serialisation type of a vector that opens only in the sum over its cohort."""
+ENCODED = "fedsim.encoded"
+"""Serialisation type of a vector that only a trusted party may see, to add it."""
 
 
 class Reader:
@@ -25,13 +31,16 @@ class Reader:
         if key not in self._read:
             self._alive.append([array.data for array in record.values()])  # an id names bytes only while they live
             tensors = {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
-            self._read[key] = _digest(record), tensors
+            self._read[key] = digest(record), tensors
         return self._read[key]
 
 
-def readable(content: RecordDict) -> bool:
-    """Whether all arrays are numbers in the clear, rather than bytes in a format of somebody's own."""
-    return all(array.stype == SType.NUMPY for record in content.array_records.values() for array in record.values())
+def form_of(record: ArrayRecord) -> Form:
+    """What the arrays are to whoever holds the message: numbers in the clear, a masked vector, or ciphertext."""
+    types = {array.stype for array in record.values()}
+    if types <= {SType.NUMPY}:
+        return "plain"
+    return "masked" if types <= {MASKED} else "ciphertext"
 
 
 def plain(records: Mapping[str, MetricRecord] | Mapping[str, ConfigRecord]) -> dict[str, dict[str, Any]]:
@@ -71,7 +80,8 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, bytes) else 8
 
 
-def _digest(record: ArrayRecord) -> str:
+def digest(record: ArrayRecord) -> str:
+    """SHA-256, in hexadecimal, over names, types, shapes and bytes, in the record's order."""
     digest = hashlib.sha256()
     for name, array in record.items():
         digest.update(f"{name}|{array.dtype}|{array.shape}|{len(array.data)}|".encode())

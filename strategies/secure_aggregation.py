@@ -1,0 +1,127 @@
+"""Secure aggregation as a defence: the server learns the sum over a cohort, and no client's own vector.
+
+Bonawitz et al. (CCS 2017), Bell et al. (CCS 2020); the protocol itself is in ``crypto.secagg``.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crypto.encoding import BITS_ALLOWED
+from crypto.parameters import InfeasibleParameters, find_complete, find_modulus_bits
+from crypto.secagg import PROFILES, Profile, Terms
+from strategies.base import ClientContext, ClientUpdateError, Defence, Stage, Update
+
+Mode = Literal["protocol", "ideal"]
+
+
+@dataclass(frozen=True)
+class SecureAggregation(Defence):
+    """Masks each client's vector so that only the sum over the survivors opens.
+
+    ``clip`` bounds each coordinate of an update, in its own units: one outside it is refused on the client, never cut
+    silently. A coordinate is rounded stochastically, without bias, to one of 2**bits levels.
+    """
+
+    kind: Literal["secure_aggregation"] = "secure_aggregation"
+    clip: float = 1.0
+    bits: int = 16
+    neighbours: int | None = None
+    """Even degree of the masking graph (Bell et al.); None is the complete graph."""
+    threshold: int | None = None
+    """Shares that open a secret; None takes the least that no split view of the survivors can reach twice."""
+    profile: str = "paper"
+    """Which safeguards clients have; see ``crypto.secagg.profiles``."""
+    max_weight: int = 1
+    """Largest weight (number of examples) of a client in a weighted mean; it travels inside the masked vector."""
+    mode: Mode = "protocol"
+    """``ideal`` lets a trusted party add the encoded vectors: the same sum, bit for bit, without the cryptography."""
+
+    stage: ClassVar[Stage] = Stage.HIDE
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def problems(self) -> list[str]:
+        """Every invalid field."""
+        checks = (
+            (0 < self.clip < math.inf, f"clip = {self.clip}: must be positive and finite; try 1.0"),
+            (
+                self.bits in BITS_ALLOWED,
+                f"bits = {self.bits}: must be from {BITS_ALLOWED.start} to {BITS_ALLOWED.stop - 1}; try 16",
+            ),
+            (self.max_weight >= 1, f"max_weight = {self.max_weight}: must be at least 1"),
+            (
+                self.profile in PROFILES,
+                f"profile = {self.profile!r}: is unknown; choose from {', '.join(PROFILES)}",
+            ),
+            (self.mode in ("protocol", "ideal"), f"mode = {self.mode!r}: must be 'protocol' or 'ideal'"),
+            (
+                self.neighbours is None or (self.neighbours >= 2 and self.neighbours % 2 == 0),
+                f"neighbours = {self.neighbours}: must be even and at least 2; leave it out for the complete graph",
+            ),
+            (self.threshold is None or self.threshold >= 2, f"threshold = {self.threshold}: must be at least 2"),
+        )
+        return [reason for held, reason in checks if not held]
+
+    def describe(self) -> str:
+        """Protocol and profile, in words."""
+        how = "added up by a trusted party (ideal)" if self.mode == "ideal" else f"masked (profile {self.profile})"
+        return f"{self.bits}-bit encoding within ±{self.clip:g}, {how}: the server opens the cohort's sum alone"
+
+    def cohort_problems(self, cohort: int) -> list[str]:
+        """Why a round of ``cohort`` clients cannot run; empty when it can."""
+        if self.problems():
+            return []
+        try:
+            terms = self.terms(bytes(16), 1, cohort, 1)
+        except InfeasibleParameters as error:
+            return [f"{error}; ask more clients or change the parameters"]
+        policy = self.safeguards.policy
+        return policy.problems(terms) if policy is not None else []
+
+    def protect(self, update: Update, context: ClientContext) -> Update:
+        """Refuses: masking takes several messages, and an update must not leave outside of them."""
+        raise ClientUpdateError(None, "the server asked for the update outside the secure-aggregation stages")
+
+    @property
+    def safeguards(self) -> Profile:
+        """The clients' safeguards, by ``profile``."""
+        return PROFILES[self.profile]
+
+    def terms(self, session: bytes, round: int, cohort: int, dimension: int) -> Terms:
+        """The parameters that the server proposes for one round; raises InfeasibleParameters where none fit."""
+        degree = cohort - 1 if self.neighbours is None else self.neighbours
+        threshold = self.threshold or find_complete(degree + 1, 0.0, 0.0).threshold
+        return Terms(
+            session=session,
+            round=round,
+            client=0,
+            clients=cohort,
+            degree=degree,
+            threshold=threshold,
+            modulus_bits=find_modulus_bits(cohort, self.max_weight, self.bits),
+            bits=self.bits,
+            max_weight=self.max_weight,
+            clip=self.clip,
+            dimension=dimension,
+        )
+
+
+def flat(update: Update) -> NDArray[np.float32]:
+    """The update as one vector, its entries in the order of their names."""
+    vectors = [update[name].detach().cpu().reshape(-1) for name in sorted(update)]
+    return torch.cat(vectors).to(torch.float32).numpy()
+
+
+def unflat(vector: NDArray[np.float64], like: Update) -> Update:
+    """The vector as an update of the names and shapes of ``like``."""
+    result, start = {}, 0
+    for name in sorted(like):
+        size = like[name].numel()
+        part = torch.from_numpy(np.ascontiguousarray(vector[start : start + size]))
+        result[name] = part.reshape(like[name].shape).to(like[name].dtype)
+        start += size
+    return {name: result[name] for name in like}
