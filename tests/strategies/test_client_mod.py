@@ -45,7 +45,7 @@ def generator_for(message, context, kind):
 
 
 def app(answer, *defences):
-    client_app = ClientApp(mods=[defence_mod(lambda context: Stack(defences), generator_for)])
+    client_app = ClientApp(mods=[defence_mod(lambda message, context: Stack(defences), generator_for)])
     for register in (client_app.train(), client_app.evaluate(), client_app.query(), client_app.train("other")):
         register(answer)
     return client_app

@@ -1,0 +1,208 @@
+"""Secure aggregation over Flower messages, against the trusted adder and against a server that does not play fair."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from crypto.secagg.identity import RoundSecrets
+from fedsim import ClientDP, Federation, Scenario, SecureAggregation
+from fedsim.apps import client_app
+from fedsim.experiment import Experiment
+from fedsim.federation import cohort, federate, recording, strategy_for
+from fedsim.grids import InlineGrid
+from fedsim.truth import truth_of
+from strategies.secagg_server import SecureFederatedMean
+
+CLIENTS = 5
+NODES = {client: client + 1 for client in range(CLIENTS)}
+
+
+def experiment(*protocol, **federation):
+    fields = {"clients": CLIENTS, "batch_size": 3, "rounds": 2, "weighted": False, **federation}
+    task = {"dataset": "digits", "model": "softmax"}
+    return Experiment(Scenario(name="x", task=task, federation=Federation(**fields), protocol=protocol))
+
+
+def run(made, grid_class=InlineGrid):
+    grid = grid_class(client_app, CLIENTS, {"scenario": made.scenario.model_dump_json()})
+    recorder = recording(grid, made.scenario, NODES)
+    training = federate(recorder, made, NODES)
+    return training, recorder.view(made.initial_model(), training.opened)
+
+
+@pytest.mark.parametrize(
+    ("defence", "federation"),
+    [
+        ({}, {}),
+        ({"bits": 20}, {"algorithm": "fedavg", "batch_size": 16}),
+        ({"max_weight": 8}, {"weighted": True, "batch_size": 7}),
+        ({"profile": "semi_honest", "threshold": 2}, {"dropout": 0.3, "rounds": 3}),
+        ({"profile": "semi_honest", "threshold": 2}, {"dropout": 0.3, "dropout_stage": "shares"}),
+    ],
+)
+def test_the_protocol_opens_the_trusted_adders_sum_bit_for_bit(defence, federation):
+    real, _ = run(experiment(SecureAggregation(clip=2.0, **defence), **federation))
+    ideal, _ = run(experiment(SecureAggregation(clip=2.0, mode="ideal", **defence), **federation))
+    assert [row.get("answered") for row in real.history] == [row.get("answered") for row in ideal.history]
+    assert all(torch.equal(real.state[name], ideal.state[name]) for name in real.state)
+
+
+def test_the_mean_is_the_plain_one_within_the_rounding_step():
+    plain, _ = run(experiment())
+    masked, _ = run(experiment(SecureAggregation(clip=2.0, bits=20)))
+    for name, tensor in plain.state.items():
+        assert float((tensor - masked.state[name]).abs().max()) < 4.0 / 2**20
+
+
+def test_the_view_holds_masked_vectors_and_the_sum_and_nothing_else():
+    made = experiment(SecureAggregation(clip=2.0), rounds=1)
+    _, view = run(made)
+    assert [(u.client, u.contributors) for u in view.updates] == [(None, CLIENTS)]
+    assert {m.form for m in view.messages if m.direction == "received" and m.arrays} == {"masked"}
+    assert not any(m.metrics for m in view.messages)
+    _, plain = run(experiment(rounds=1))
+    everything = pickle.dumps(view)
+    for update in plain.updates:
+        assert update.arrays["1.weight"].numpy().tobytes() not in everything
+    total = sum(update.arrays["1.weight"] for update in plain.updates)
+    assert float((view.updates[0].arrays["1.weight"] - total).abs().max()) < CLIENTS * 4 / 2**16
+
+
+def test_the_same_inputs_are_masked_afresh_every_time():
+    vectors = []
+    for _ in range(2):
+        _, view = run(experiment(SecureAggregation(clip=2.0), rounds=1))
+        vectors.append([m.arrays["hidden"]["vector"] for m in view.messages if m.form == "masked"])
+    for one, other in zip(*vectors, strict=True):
+        equal = np.frombuffer(one[-2000:], np.uint8) == np.frombuffer(other[-2000:], np.uint8)
+        assert equal.mean() < 0.03
+
+
+def test_noise_is_added_before_masking():
+    _, clean = run(experiment(SecureAggregation(clip=2.0, bits=20), rounds=1))
+    dp = ClientDP(clip=5.0, noise_multiplier=0.02)
+    _, noised = run(experiment(dp, SecureAggregation(clip=2.0, bits=20), rounds=1))
+    residual = noised.updates[0].arrays["1.weight"] - clean.updates[0].arrays["1.weight"]
+    assert float(residual.std()) == pytest.approx(0.1 * CLIENTS**0.5, rel=0.1)
+
+
+def test_an_update_is_never_sent_outside_the_protocol():
+    made = experiment(SecureAggregation(clip=2.0))
+    grid = InlineGrid(client_app, CLIENTS, {"scenario": made.scenario.model_dump_json()})
+    content = {
+        "arrays": ArrayRecord(dict(made.initial_model().state_dict())),
+        "config": ConfigRecord({"round": 1, "update_kind": "gradient"}),
+    }
+    reply = grid.send_and_receive([Message(RecordDict(content), 1, "train")])[0]
+    assert reply.has_error()
+    assert "outside the secure-aggregation stages" in reply.error.reason
+
+
+def test_a_value_outside_the_clip_is_refused_and_named():
+    training, _ = run(experiment(SecureAggregation(clip=1e-4, threshold=3), rounds=1))
+    row = training.history[1]
+    assert "outside the clip" in row["failed"]["0"]
+    assert "TooFewClients" in row["aborted"]
+
+
+def test_a_round_without_a_sum_leaves_the_model_and_training_goes_on():
+    made = experiment(SecureAggregation(clip=2.0, threshold=5), dropout=0.15, rounds=8)
+    training, _ = run(made)
+    aborted = [row["round"] for row in training.history[1:] if row["aborted"]]
+    assert 0 < len(aborted) < 8
+    losses = {row["round"]: row["loss"] for row in training.history}
+    assert all(losses[r] == losses[r - 1] for r in aborted)
+    assert training.history[-1]["loss"] < training.history[0]["loss"]
+
+
+class TwoModels(SecureFederatedMean):
+    """Sends client 0 a model of its own, and tells it so."""
+
+    def train_round(self, grid, round, arrays):
+        return super().train_round(_Swap(grid, self.victim_arrays), round, arrays)
+
+
+class _Swap:
+    def __init__(self, inner, arrays):
+        self.inner, self.arrays = inner, arrays
+
+    def send_and_receive(self, messages, timeout=None):
+        from strategies.wire import digest
+
+        messages = list(messages)
+        for message in messages:
+            if message.metadata.dst_node_id != 1:
+                continue
+            if "arrays" in message.content:
+                message.content["arrays"] = self.arrays
+            protocol = message.content["protocol"]
+            if "model" in protocol and self.announce:
+                message.content["protocol"] = ConfigRecord({**protocol, "model": digest(self.arrays)})
+        return self.inner.send_and_receive(messages, timeout=timeout)
+
+    announce = True
+
+
+@pytest.mark.parametrize("announce", [True, False])
+def test_a_model_of_its_own_for_one_client_never_reaches_a_sum(announce, monkeypatch):
+    monkeypatch.setattr(_Swap, "announce", announce)
+    made = experiment(SecureAggregation(clip=2.0), rounds=1)
+    grid = InlineGrid(client_app, CLIENTS, {"scenario": made.scenario.model_dump_json()})
+    recorder = recording(grid, made.scenario, NODES)
+    model = made.initial_model()
+    honest = strategy_for(made.scenario, made.seed, NODES, [name for name, _ in model.named_parameters()])
+    lying = TwoModels(
+        parameters=honest.parameters,
+        kind=honest.kind,
+        stack=honest.stack,
+        cohort_of=lambda round: cohort(made.scenario, made.seed, round),
+        nodes=NODES,
+        step_size=honest.step_size,
+        weighted=False,
+    )
+    lying.victim_arrays = ArrayRecord({n: t * 0 for n, t in model.state_dict().items()})
+    lying.train_round(recorder, 1, ArrayRecord(dict(model.state_dict())))
+    record = lying.rounds[0]
+    assert 0 not in record.answered
+    reasons = " ".join(record.failed.values()) + str(record.aborted)
+    assert ("do not open" in reasons or "BadSignature" in reasons) if announce else "not the one" in reasons
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"clip": 0.0}, "clip = 0.0"),
+        ({"bits": 40}, "bits = 40"),
+        ({"neighbours": 3}, "neighbours = 3"),
+        ({"threshold": 2}, "threshold = 2"),
+        ({"profile": "papr"}, "profile = 'papr'"),
+        ({"threshold": 9}, "threshold = 9"),
+    ],
+)
+def test_parameters_that_cannot_hold_are_refused_before_anything_runs(fields, words):
+    with pytest.raises(ValueError, match=words):
+        experiment(SecureAggregation(**fields))
+
+
+def test_two_clients_are_too_few_for_the_clients_policy():
+    with pytest.raises(ValueError, match="clients = 2"):
+        experiment(SecureAggregation(), clients=2)
+
+
+def test_secrets_stay_out_of_messages_and_of_the_view(monkeypatch):
+    made = experiment(SecureAggregation(clip=2.0), rounds=1)
+    drawn = []
+    generate = RoundSecrets.generate.__func__
+    monkeypatch.setattr(
+        RoundSecrets, "generate", classmethod(lambda cls, entropy: drawn.append(s := generate(cls, entropy)) or s)
+    )
+    _, view = run(made)
+    seen = pickle.dumps(view)
+    assert len(drawn) == CLIENTS
+    for client, secrets in enumerate(drawn):
+        assert secrets.mask_key.secret not in seen
+        assert secrets.share_key.secret not in seen
+        assert truth_of(made, 1, client).inputs.numpy().tobytes() not in seen
