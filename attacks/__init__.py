@@ -1,6 +1,17 @@
 """Attacks on what federated learning shares: each runs on a bare ``nn.Module`` and an update, without the simulator."""
 
-from attacks import analytic, dlg, idlg, imprint, inconsistency, inverting, labels, prior, traps  # noqa: F401  each registers itself
+from attacks import (  # noqa: F401  each registers itself
+    analytic,
+    dlg,
+    fedavg,
+    idlg,
+    imprint,
+    inconsistency,
+    inverting,
+    labels,
+    prior,
+    traps,
+)
 from attacks.registry import available, reconstruct, reconstruct_many
 from attacks.view import (
     Budget,

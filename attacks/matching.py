@@ -26,12 +26,14 @@ class Matching:
     """What is minimised: ``distance`` between gradients plus ``tv`` times the candidate's total variation.
 
     A point is flat: the B inputs in unit coordinates (0 and 1 are the ends of the value range where that is
-    known), then with ``joint`` B x classes label logits.
+    known), then with ``joint`` B x classes label logits. With ``simulate`` the candidate goes through the client's
+    own local steps, else the update is taken for one gradient.
     """
 
     distance: Distance
     tv: float = 0.0
     joint: bool = False
+    simulate: bool = False
     dtype: torch.dtype | None = None
 
 
@@ -52,6 +54,8 @@ class Victim:
     loss: str
     returns: torch.dtype
     notes: tuple[str, ...]
+    rate: Tensor
+    schedule: tuple[tuple[int, int], ...] = ()
 
     @property
     def inputs_size(self) -> int:
@@ -61,7 +65,7 @@ class Victim:
     @property
     def constants(self) -> Constants:
         """What differs between victims that share a forward pass."""
-        box = {"labels": self.labels, "low": self.low, "high": self.high}
+        box = {"labels": self.labels, "low": self.low, "high": self.high, "rate": self.rate}
         return self.parameters, self.buffers, self.target, box
 
     @property
@@ -99,21 +103,35 @@ def gradient_of(obs: Observation, know: Knowledge, scale: bool) -> dict[str, Ten
         return dict(obs.update)
     if scale and know.learning_rate is None:
         raise NotApplicable("learning_rate", "L5")
-    step = (know.learning_rate or 1.0) * (know.local_steps or 1)
+    step = (know.learning_rate or 1.0) * len(local_steps(know))
     return {name: -delta / step for name, delta in obs.update.items()}
 
 
-def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, dtype: torch.dtype | None) -> Victim:
+def local_steps(know: Knowledge) -> tuple[tuple[int, int], ...]:
+    """Which examples (from, up to) each local step uses: epochs over the same batches, cut after ``local_steps``.
+
+    The order is not in the view: examples are numbered as the client first met them, and later epochs are taken to
+    repeat the first.
+    """
+    examples = know.batch_size or 1
+    size = min(know.local_batch_size or examples, examples)
+    epoch = tuple((begin, min(begin + size, examples)) for begin in range(0, examples, size))
+    steps = know.local_steps or (know.local_epochs or 1) * len(epoch)
+    return tuple(epoch[step % len(epoch)] for step in range(steps))
+
+
+def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, matching: Matching) -> Victim:
     """Ready one case; raises NotApplicable for a model that takes tokens, ValueError where outputs do not fit."""
     know, notes = case.knowledge, []
     model, dropped = _still_copy(case.observation.model)
     if dropped:
         notes.append("dropout is off in the copy that was attacked: its masks are not in the view")
-    if case.observation.kind == "delta" and (know.local_steps or 1) > 1:
-        notes.append(f"{know.local_steps} local steps were read as one step along their mean gradient")
+    steps = local_steps(know)
+    if case.observation.kind == "delta" and len(steps) > 1 and not matching.simulate:
+        notes.append(f"{len(steps)} local steps were read as one step along their mean gradient")
     first = next(model.parameters())
     returns, device = first.dtype, first.device
-    dtype = dtype or returns
+    dtype = matching.dtype or returns
     model.to(dtype)
     batch = know.batch_size or 1
     low, high = bounds(know.value_range or (0.0, 1.0), know.input_shape)
@@ -131,6 +149,8 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, dty
         loss=know.loss,
         returns=returns,
         notes=tuple(notes),
+        rate=torch.tensor(know.learning_rate or 0.0, dtype=dtype, device=device),
+        schedule=steps if matching.simulate else (),
     )
     if len(victim.labels) != batch:
         raise ValueError(f"labels: {len(victim.labels)} for batch_size = {batch}; pass one label per example")
@@ -140,7 +160,9 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, dty
 
 def alike(a: Victim, b: Victim) -> bool:
     """Whether one forward pass serves both: the same architecture, and the same outputs with the weights exchanged."""
-    described = [(type(v.model), repr(v.model), v.shape, v.classes, v.loss, v.boxed, v.sizes) for v in (a, b)]
+    described = [
+        (type(v.model), repr(v.model), v.shape, v.classes, v.loss, v.boxed, v.sizes, v.schedule) for v in (a, b)
+    ]
     if described[0] != described[1]:
         return False
     x = a.to_data(torch.full((a.inputs_size,), 0.5, dtype=a.low.dtype, device=a.low.device))
@@ -212,14 +234,37 @@ def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Ma
     inputs = case["low"] + (case["high"] - case["low"]) * point[: victim.inputs_size].unflatten(0, victim.shape)
     labels = victim.logits(point).softmax(1) if matching.joint else case["labels"]
 
-    def loss(matched: Mapping[str, Tensor]) -> Tensor:
-        outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (inputs,))
-        return LOSSES[victim.loss](outputs, labels)
+    def gradient(at: Mapping[str, Tensor], begin: int = 0, end: int | None = None) -> dict[str, Tensor]:
+        def loss(matched: Mapping[str, Tensor]) -> Tensor:
+            outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (inputs[begin:end],))
+            return LOSSES[victim.loss](outputs, labels[begin:end])
 
-    value = matching.distance(derive(loss, {name: parameters[name] for name in target}), target)
+        return derive(loss, at)
+
+    received = {name: parameters[name] for name in target}
+    if victim.schedule:
+        found = _mean_over_steps(gradient, received, victim.schedule, case["rate"])
+    else:
+        found = gradient(received)
+    value = matching.distance(found, target)
     if matching.tv and len(victim.shape) == 4:
         value = value + matching.tv * total_variation(point[: victim.inputs_size].unflatten(0, victim.shape))
     return value
+
+
+def _mean_over_steps(
+    gradient: Callable[[Mapping[str, Tensor], int, int], dict[str, Tensor]],
+    received: Mapping[str, Tensor],
+    schedule: Sequence[tuple[int, int]],
+    rate: Tensor,
+) -> dict[str, Tensor]:
+    """The mean gradient along the local steps that a client makes from the weights it received."""
+    local, total = dict(received), {name: torch.zeros_like(start) for name, start in received.items()}
+    for begin, end in schedule:
+        step = gradient(local, begin, end)
+        local = {name: weight - rate * step[name] for name, weight in local.items()}
+        total = {name: before + step[name] for name, before in total.items()}
+    return {name: summed / len(schedule) for name, summed in total.items()}
 
 
 def _functional(loss: Callable[[Mapping[str, Tensor]], Tensor], at: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The one loop of gradient matching: restarts of many victims side by side, the best chosen by its own objective."""
 
+import functools
 import math
 import time
 from collections import deque
@@ -44,10 +45,27 @@ class Minimiser(Protocol):
     def keep(self, rows: Tensor) -> None: ...
 
 
-def uniform_in_box(size: int, boxed: int, generator: torch.Generator) -> Tensor:
+Start = Callable[[tuple[int, ...], int, int, torch.Generator], Tensor]
+"""From the inputs' shape (B, *input_shape), a point's size, and how many of its leading columns are boxed in [0, 1]."""
+
+
+def uniform_in_box(shape: tuple[int, ...], size: int, boxed: int, generator: torch.Generator) -> Tensor:
     """A start (size,): uniform over the value range in the ``boxed`` leading columns, standard normal in the others."""
     inside = torch.rand(boxed, generator=generator, dtype=torch.float64)
     return torch.cat([inside, torch.randn(size - boxed, generator=generator, dtype=torch.float64)])
+
+
+def flat_colours(shape: tuple[int, ...], size: int, boxed: int, generator: torch.Generator) -> Tensor:
+    """A start (size,): every image of one uniform colour, the rest, and what is no image, as ``uniform_in_box``.
+
+    Two images of one class that start as noise look alike to the model, and end as mixtures of each other: colours
+    tell them apart from the first step.
+    """
+    start = uniform_in_box(shape, size, boxed, generator)
+    if len(shape) == 4:
+        inputs = torch.Size(shape).numel()
+        start[:inputs] = start[:inputs].reshape(shape)[:, :, :1, :1].expand(shape).flatten()
+    return start
 
 
 @dataclass(frozen=True)
@@ -55,10 +73,10 @@ class Recipe:
     """An attack by gradient matching, as its parts.
 
     ``minimiser`` takes the starts (K, D), the number of steps, and how many leading columns are boxed in [0, 1].
-    ``start`` takes the size D, the same number of columns, and a generator. ``iterations`` and ``restarts`` are the
-    default budget, ``width`` is how many run side by side. At an objective of ``tolerance`` a victim is solved: its
-    further restarts, which wait for the first where there is a tolerance, are not run. ``stalls`` ends a restart that
-    gains too little. ``scale`` says that the size of the gradient matters, not its direction alone.
+    ``iterations`` and ``restarts`` are the default budget, ``width`` is how many run side by side. At an objective of
+    ``tolerance`` a victim is solved: its further restarts, which wait for the first where there is a tolerance, are
+    not run. ``stalls`` ends a restart that gains too little. ``scale`` says that the size of the gradient matters,
+    not its direction alone.
     """
 
     matching: Matching
@@ -69,7 +87,7 @@ class Recipe:
     stalls: bool = False
     scale: bool = True
     width: int = 16
-    start: Callable[[int, int, torch.Generator], Tensor] = uniform_in_box
+    start: Start = uniform_in_box
 
 
 def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
@@ -80,7 +98,7 @@ def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconst
         try:
             target = gradient_of(case.observation, case.knowledge, recipe.scale)
             labels = None if recipe.matching.joint else labels_of(case)
-            victim = prepare(case, target, labels, recipe.matching.dtype)
+            victim = prepare(case, target, labels, recipe.matching)
         except NotApplicable as lacking:
             answers[index] = lacking
             continue
@@ -172,7 +190,8 @@ class _Search:
         self.boxed = first.inputs_size if first.boxed else 0
         numbers = self.batch.size + sum(tensor.numel() for part in first.constants for tensor in part.values())
         self.width = max(1, min(recipe.width, ROOM // numbers))
-        starts = [[recipe.start(self.batch.size, self.boxed, g) for _ in range(self.restarts)] for g in generators]
+        begin = functools.partial(recipe.start, first.shape, self.batch.size, self.boxed)
+        starts = [[begin(g) for _ in range(self.restarts)] for g in generators]
         self.starts = torch.stack([torch.stack(own) for own in starts]).to(first.low)
         self.solved: set[int] = set()
         self.best = self.starts.clone()
