@@ -1,6 +1,5 @@
 """The scenario: one experiment as a typed, validated, immutable object, whose digest is the run's identity."""
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -10,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attacks import available
 from attacks.losses import LOSSES
+from fedsim.frozen import Json, frozen
 from fedsim.names import nearest
 from strategies.client_dp import ClientDP
 from strategies.secure_aggregation import SecureAggregation
@@ -41,12 +41,20 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_strange_field(cls, fields: Any) -> Any:
+        strange = [str(name) for name in fields if name not in cls.model_fields] if isinstance(fields, Mapping) else []
+        if strange:
+            raise ValueError("; ".join(f"no field {name!r}; {nearest(name, cls.model_fields)}" for name in strange))
+        return fields
+
 
 class Partition(Part):
     """How the private examples are spread over the clients, by flwr-datasets' partitioners."""
 
     kind: Literal["iid", "dirichlet", "shard", "pathological"] = "iid"
-    options: dict[str, Any] = {}
+    options: Json = {}
     """Passed to the partitioner: ``alpha``, ``num_shards_per_partition``, ``num_classes_per_partition``..."""
 
 
@@ -54,9 +62,9 @@ class Task(Part):
     """Data, model and loss. ``dataset`` and ``model`` are registered names, paths, or dotted paths of your own."""
 
     dataset: str = "digits"
-    data_options: dict[str, Any] = {}
+    data_options: Json = {}
     model: str = "mlp"
-    model_options: dict[str, Any] = {}
+    model_options: Json = {}
     loss: str | None = None
     """A name from ``attacks.losses``; None takes the data set's own."""
     partition: Partition = Partition()
@@ -165,9 +173,9 @@ class Scenario(Part):
     federation: Federation = Federation()
     protocol: tuple[Defence, ...] = ()
     adversary: Adversary = Adversary()
-    attacks: tuple[Attack, ...] = (Attack(name="analytic"),)
+    attacks: tuple[Attack, ...] = Field((Attack(name="analytic"),), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    compare: dict[str, dict[str, Any]] | None = None
+    compare: Annotated[dict[str, dict[str, Any]] | None, AfterValidator(frozen)] = None
 
     @field_validator("task", mode="before")
     @classmethod
@@ -190,14 +198,6 @@ class Scenario(Part):
     @classmethod
     def _one_seed(cls, seeds: Any) -> Any:
         return (seeds,) if isinstance(seeds, int) else seeds
-
-    @field_validator("compare", mode="before")
-    @classmethod
-    def _plain_values(cls, compare: Any) -> Any:
-        """Keep the labelled values as JSON, so that they round-trip and enter the digest."""
-        if not isinstance(compare, Mapping):
-            return compare
-        return {axis: {label: _plain(value) for label, value in labels.items()} for axis, labels in compare.items()}
 
     @model_validator(mode="after")
     def _everything_fits(self) -> Self:
@@ -225,7 +225,7 @@ class Scenario(Part):
             raise ValueError("; ".join(problems))
         if self.compare is not None:
             self._check_axes(self.compare)
-            self.cells()
+            self._check_each_cell_differs()
         return self
 
     def _check_axes(self, compare: Mapping[str, Mapping[str, Any]]) -> None:
@@ -235,15 +235,24 @@ class Scenario(Part):
             if not labels:
                 raise ValueError(f"compare.{axis}: has no values; name at least one, or leave the axis out")
 
+    def _check_each_cell_differs(self) -> None:
+        known: dict[str, Mapping[str, str]] = {}
+        for cell in self.cells():
+            if (twin := known.setdefault(cell.digest, cell.labels)) != cell.labels:
+                raise ValueError(
+                    f"compare: {twin} and {dict(cell.labels)} are the same experiment, which would count twice; "
+                    "leave one out"
+                )
+
     def cells(self) -> tuple["Cell", ...]:
         """The experiments to run: each combination of compared values with each seed."""
         axes = self.compare or {}
         plain = self.model_dump(mode="json", exclude={"compare", "seeds"})
         cells = []
         for combination in itertools.product(*(labels.items() for labels in axes.values())):
-            changed = json.loads(json.dumps(plain))
+            changed = _copy(plain)
             for axis, (_, value) in zip(axes, combination, strict=True):
-                _replace(changed, axis, value)
+                _replace(changed, axis, _copy(value))
             labels = dict(zip(axes, (label for label, _ in combination), strict=True))
             try:
                 cells += [Cell(labels, Scenario(**changed, seeds=(seed,))) for seed in self.seeds]
@@ -298,14 +307,8 @@ def explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _copy(plain: Any) -> Any:
+    return json.loads(json.dumps(plain))
 
 
 def _replace(plain: dict[str, Any], path: str, value: Any) -> None:

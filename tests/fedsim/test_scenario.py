@@ -1,5 +1,8 @@
+import copy
 import json
+import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,12 +109,64 @@ def test_is_immutable():
         ({"compare": {"federation.batchsize": {"1": 1}}}, ["batchsize"]),
         ({"compare": {"protocol": {}}}, ["compare.protocol"]),
         ({"speed": 3}, ["speed"]),
+        ({"task": {"modle": "mlp"}}, ["task", "'modle'", "nearest: model"]),
+        ({"attacks": []}, ["attacks", "at least 1"]),
+        ({"compare": {"federation.clients": [1, 2]}}, ["compare.federation.clients", "dictionary"]),
+        ({"task": {"data_options": {"rows": np.arange(3)}}}, ["task.data_options", "ndarray"]),
+        ({"task": {"model_options": {"width": float("nan")}}}, ["task.model_options", "float"]),
+        ({"compare": {"task.data_options": {"one": {"a": {1: 2}}}}}, ["compare", "'1'"]),
     ],
 )
 def test_bad_input_is_named(fields, words):
     text = problems(**fields)
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize(
+    "compare",
+    [
+        {"federation.batch_size": {"one": 1, "uno": 1}},
+        {"protocol": {"none": [], "default": []}, "federation.clients": {"four": 4}},
+        {"federation.clients": {"as it is": 4}, "federation": {"two": {"clients": 4}, "too": {}}},
+    ],
+)
+def test_the_same_experiment_under_two_labels_would_count_twice(compare):
+    assert "same experiment" in problems(compare=compare)
+
+
+def test_two_axes_may_change_one_part():
+    compare = {"task": {"wine": {"dataset": "wine"}}, "task.model": {"mlp": "mlp", "softmax": "softmax"}}
+    scenario = Scenario(name="x", compare=compare)
+    assert [cell.scenario.task.model for cell in scenario.cells()] == ["mlp", "softmax"]
+    assert [cell.scenario.task.model for cell in scenario.cells()] == ["mlp", "softmax"]
+
+
+def test_nothing_in_a_scenario_can_be_changed_in_place():
+    scenario = Scenario(
+        name="x",
+        task=Task(data_options={"columns": {"age": [0, 9]}}, model_options={"hidden": (8, 8)}),
+        compare={"federation.clients": {"two": 2, "four": 4}},
+    )
+    digest = scenario.digest
+    for part in (scenario.task.data_options, scenario.task.data_options["columns"], scenario.compare):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            part["rows"] = 60
+        with pytest.raises(TypeError, match="cannot be changed"):
+            part.update(rows=60)
+        with pytest.raises(TypeError, match="cannot be changed"):
+            part |= {"rows": 60}
+    with pytest.raises(TypeError, match="assignment"):
+        scenario.task.data_options["columns"]["age"][0] = 1
+    assert scenario.digest == digest
+    for again in (
+        Scenario.model_validate_json(scenario.model_dump_json()),
+        Scenario(**scenario.model_dump()),
+        pickle.loads(pickle.dumps(scenario)),
+        copy.deepcopy(scenario),
+    ):
+        assert again == scenario
+        assert again.digest == digest
 
 
 def test_all_problems_come_at_once():
