@@ -12,7 +12,7 @@ from fedsim.scenario import Federation
 from fedsim.seeds import torch_generator
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Tensor]]
-"""How one batch gives a gradient, by parameter name: plainly, or with each example clipped and noise added."""
+"""How one batch gives a gradient, by the name of each parameter that is trained: plainly, or clipped and noised."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,19 @@ def batches(held: int, federation: Federation, seed: int, round: int, client: in
     return steps[:wanted]
 
 
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name; the others neither change nor travel back."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def plain_gradient(loss: Loss) -> GradientOf:
-    """The gradient of the mean loss over the batch."""
+    """The gradient of the mean loss over the batch; zero where the loss does not depend on a parameter."""
 
     def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        names, parameters = zip(*model.named_parameters(), strict=True)
+        names, parameters = zip(*trainable(model).items(), strict=True)
         value = loss(model(inputs), labels)
-        return dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        return dict(zip(names, gradients, strict=True))
 
     return gradient
 
@@ -78,7 +84,8 @@ def local_update(
     ``steps`` are the positions of each batch. The loss is that of the first batch at the received weights.
     """
     model.train()
-    received = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained = trainable(model)
+    received = {name: p.detach().clone() for name, p in trained.items()}
     with torch.no_grad():
         first = float(loss(_without_side_effects(model)(inputs[steps[0]]), labels[steps[0]]))
     if federation.algorithm == "fedsgd":
@@ -87,9 +94,9 @@ def local_update(
         for step in steps:
             gradient = gradient_of(model, inputs[step], labels[step])
             with torch.no_grad():
-                for name, parameter in model.named_parameters():
+                for name, parameter in trained.items():
                     parameter.sub_(federation.learning_rate * gradient[name])
-        update = {name: p.detach() - received[name] for name, p in model.named_parameters()}
+        update = {name: p.detach() - received[name] for name, p in trained.items()}
     return LocalUpdate(
         kind=update_kind(federation),
         update={name: tensor.detach() for name, tensor in update.items()},

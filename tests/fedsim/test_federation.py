@@ -13,6 +13,7 @@ from fedsim.experiment import Experiment
 from fedsim.federation import TrainingFailed, cohort, federate, roll_call
 from fedsim.grids import InlineGrid
 from fedsim.truth import truth_of
+from strategies.recorder import RecordingGrid
 
 
 def experiment(**federation):
@@ -171,3 +172,37 @@ def test_metrics_travel_with_every_update():
     federate(grid, made, {0: 1, 1: 2, 2: 3})
     assert all(isinstance(reply.content["metrics"], MetricRecord) for reply in seen)
     assert [reply.content["metrics"]["num-examples"] for reply in seen] == [4, 4, 4]
+
+
+class Partly(torch.nn.Module):
+    """A frozen layer, a trained one, and one that nothing uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.fixed, self.head, self.spare = torch.nn.Linear(64, 16), torch.nn.Linear(16, 10), torch.nn.Linear(3, 3)
+        self.fixed.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.fixed(x.flatten(1))))
+
+
+@pytest.mark.parametrize("protocol", [[], [ClientDP(level="example", clip=1.0, noise_multiplier=0.0)]])
+@pytest.mark.parametrize("algorithm", ["fedsgd", "fedavg"])
+def test_frozen_and_unused_parameters_stay_as_they_were(algorithm, protocol):
+    made = Experiment(
+        Scenario(
+            name="x",
+            task=Task(dataset="digits", model="tests.fedsim.test_federation:Partly"),
+            federation=Federation(clients=2, algorithm=algorithm, batch_size=4, learning_rate=0.5),
+            protocol=protocol,
+        )
+    )
+    before, after = made.initial_model().state_dict(), trained(made).state
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+    grid = InlineGrid(client_app, 2, {"scenario": made.scenario.model_dump_json()})
+    recorder = RecordingGrid(grid)
+    federate(recorder, made, roll_call(recorder, 2))
+    view = recorder.view(made.initial_model())
+    (update, _) = view.updates
+    assert set(update.arrays) == {"head.weight", "head.bias", "spare.weight", "spare.bias"}
