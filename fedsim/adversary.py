@@ -5,9 +5,9 @@ from typing import Any
 
 from attacks import Knowledge
 from fedsim.experiment import Experiment
-from fedsim.report.wording import KNOWLEDGE, counted, listed
 from fedsim.scenario import Scenario
 from fedsim.truth import Truth
+from fedsim.words import KNOWLEDGE, counted, listed
 
 _FACTS: dict[str, Callable[[Experiment, Truth], Any]] = {
     "batch_size": lambda experiment, truth: len(truth.labels),

@@ -6,7 +6,8 @@ from typing import Any
 from fedsim.report.blocks import Block, Folded, Prose, Section, Table
 from fedsim.report.reading import Setting, cell_name, setting_name, unique
 from fedsim.report.sections import Context
-from fedsim.report.wording import MISSING, finite, listed, number, plain
+from fedsim.report.wording import MISSING, finite, number, plain
+from fedsim.words import listed
 
 
 def evidence(context: Context) -> Section:

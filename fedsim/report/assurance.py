@@ -7,7 +7,8 @@ from attacks import available
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
-from fedsim.report.wording import MISSING, RUNGS, at_most, counted, finite, listed, number, plain, size
+from fedsim.report.wording import MISSING, at_most, finite, number, plain, size
+from fedsim.words import RUNGS, counted, listed, rung_step
 
 STATEMENT = (
     ("epsilon", "epsilon over the whole run"),
@@ -140,7 +141,7 @@ def gaps(context: Context) -> Section:
     answered = {str(a.get("name")) for a in results.attacks if a.get("status") == "done"}
     silent = [name for name in tried if name not in answered]
     rungs = unique(str(a.get("rung")) for a in results.attacks)
-    items = [f"Rungs tried: {listed(sorted(rungs, key=_step)) or 'none'}. All others are untested."]
+    items = [f"Rungs tried: {listed(sorted(rungs, key=rung_step)) or 'none'}. All others are untested."]
     if silent:
         items.append(f"Tried, but nowhere with an answer that counts: {listed(silent)}.")
     measured = {name for a in results.attacks for v in a.get("victims") or [] for name in v.get("figures") or {}}
@@ -159,10 +160,6 @@ def gaps(context: Context) -> Section:
         Folded("The ladder of assumptions, L0 to L11", [Bullets([f"{rung}: {words}" for rung, words in RUNGS.items()])])
     )
     return Section("not-tested", "What was not tested", blocks)
-
-
-def _step(rung: str) -> int:
-    return int(rung[1:]) if rung[1:].isdigit() else 99
 
 
 def limits(context: Context) -> Section:

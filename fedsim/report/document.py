@@ -14,7 +14,7 @@ from fedsim.report.reading import Results
 from fedsim.report.sections import Context
 from fedsim.report.style import CSS
 from fedsim.report.tiles import Pictures
-from fedsim.report.wording import counted, listed
+from fedsim.words import counted, listed
 
 SECTIONS: tuple[Callable[[Context], Section], ...] = (
     sections.verdict,

@@ -6,19 +6,8 @@ from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Section, Tabl
 from fedsim.report.gallery import status
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name
 from fedsim.report.sections import Context
-from fedsim.report.wording import (
-    KNOWLEDGE,
-    METRICS,
-    MISSING,
-    counted,
-    finite,
-    interval,
-    listed,
-    measure,
-    number,
-    plain,
-    share,
-)
+from fedsim.report.wording import METRICS, MISSING, finite, interval, measure, number, plain, share
+from fedsim.words import KNOWLEDGE, counted, listed
 
 
 def leakage(context: Context) -> Section:

@@ -13,18 +13,8 @@ from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.records import record_tables
 from fedsim.report.tiles import Pictures
-from fedsim.report.wording import (
-    MISSING,
-    MUST_TRUST,
-    SERVER_SEES,
-    SHARES,
-    counted,
-    epsilon,
-    finite,
-    listed,
-    measure,
-    share,
-)
+from fedsim.report.wording import MISSING, MUST_TRUST, SERVER_SEES, SHARES, epsilon, finite, measure, share
+from fedsim.words import counted, listed
 
 
 @dataclass

@@ -7,35 +7,6 @@ from typing import Any
 MISSING = "–"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-RUNGS = {
-    "L0": "nothing but public data: what one would guess without any update",
-    "L1": "the final global model, as a black box",
-    "L2": "only the sum over many honest clients",
-    "L3": "the sum over a small or shrunken cohort",
-    "L4": "one client's FedAvg update, without hyper-parameters or labels",
-    "L5": "and the learning rate, the local steps and the batch size",
-    "L6": "and the labels or their counts, or the private batch's statistics",
-    "L7": "a single gradient of one example: the laboratory worst case",
-    "L8": "and surrogate data or a generative prior",
-    "L9": "malicious: sends every client the same crafted model",
-    "L10": "malicious: crafted architectures, one model per client, sybils, a chosen cohort",
-    "L11": "malicious, and holding the decryption key or colluding with its holder",
-}
-
-KNOWLEDGE = {
-    "batch_size": "how many examples are behind the update",
-    "labels": "the private labels, unordered",
-    "value_range": "the range of valid input values",
-    "learning_rate": "the clients' learning rate",
-    "local_steps": "the number of local steps",
-    "local_epochs": "the number of local epochs",
-    "local_batch_size": "the local batch size",
-    "batch_stats": "the private batch's normalisation statistics",
-    "public": "public data of the same kind",
-    "public_labels": "the labels of that public data",
-    "planted": "what it planted in the model itself",
-}
-
 SERVER_SEES = {
     "plain": "each client's update in the clear",
     "client_dp": "each client's update after the client clipped it and added noise",
@@ -154,16 +125,6 @@ def at_most(value: Any) -> str:
         return number(read)
     unit = 10.0 ** (math.floor(math.log10(read)) - 2)
     return number(math.ceil(read / unit - 1e-9) * unit)
-
-
-def listed(items: list[str]) -> str:
-    """``a, b and c``."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def plain(value: Any) -> str:

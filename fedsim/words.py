@@ -1,0 +1,47 @@
+"""Plain words that the whole product shares: for what an adversary stands on, what it is told, and for counts."""
+
+from collections.abc import Sequence
+
+RUNGS = {
+    "L0": "nothing but public data: what one would guess without any update",
+    "L1": "the final global model, as a black box",
+    "L2": "only the sum over many honest clients",
+    "L3": "the sum over a small or shrunken cohort",
+    "L4": "one client's FedAvg update, without hyper-parameters or labels",
+    "L5": "and the learning rate, the local steps and the batch size",
+    "L6": "and the labels or their counts, or the private batch's statistics",
+    "L7": "a single gradient of one example: the laboratory worst case",
+    "L8": "and surrogate data or a generative prior",
+    "L9": "malicious: sends every client the same crafted model",
+    "L10": "malicious: crafted architectures, one model per client, sybils, a chosen cohort",
+    "L11": "malicious, and holding the decryption key or colluding with its holder",
+}
+
+KNOWLEDGE = {
+    "batch_size": "how many examples are behind the update",
+    "labels": "the private labels, unordered",
+    "value_range": "the range of valid input values",
+    "learning_rate": "the clients' learning rate",
+    "local_steps": "the number of local steps",
+    "local_epochs": "the number of local epochs",
+    "local_batch_size": "the local batch size",
+    "batch_stats": "the private batch's normalisation statistics",
+    "public": "public data of the same kind",
+    "public_labels": "the labels of that public data",
+    "planted": "what it planted in the model itself",
+}
+
+
+def rung_step(rung: str) -> int:
+    """The place of a rung on the ladder; what is no rung comes last."""
+    return int(rung[1:]) if rung[1:].isdigit() else 99
+
+
+def listed(items: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
