@@ -1,7 +1,7 @@
 """Floats to words of Z_2^32 or Z_2^64 and back: unbiased stochastic rounding on 2**bits levels over [-clip, clip].
 
 A value x becomes floor((x + clip) * L / (2 clip) + u), with L = 2**bits - 1 and u uniform in [0, 1): its mean is exact
-to 2**-32 of a step (Suresh et al., ICML 2017, section 2). A weighted vector carries its weight as one more word, so
+to 2**-24 of a step (Suresh et al., ICML 2017, section 2). A weighted vector carries its weight as one more word, so
 that the weighted mean needs nothing beside the masked vector.
 """
 
@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import CipherContext
 from numpy.typing import NDArray
 
 from crypto.masks import Words, keystream
@@ -17,7 +16,10 @@ from crypto.masks import Words, keystream
 BITS_ALLOWED = range(1, 25)
 """A float32 has 24 bits of mantissa; more levels would only spend modulus."""
 _BLOCK = 1 << 14
+_ZEROS = memoryview(bytes(4 * _BLOCK))
 _UNIT = 2.0**-32
+_BELOW_TOP = 1 - 2.0**-48
+"""Keeps x = clip, with its float64 rounding error, from reaching one level above the top."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,21 @@ class Encoding:
         """
         self._check(update, weight)
         words = np.empty(self.length, self.word)
-        scale, shift, top = self.levels / (2 * self.clip), self.levels / 2, float(self.levels)
-        stream = keystream(rounding)
+        top = self.levels * _BELOW_TOP
+        scale, shift = top / (2 * self.clip), top / 2
+        stream, uniform, level = keystream(rounding), np.empty(_BLOCK), np.empty(_BLOCK)
+        draws = memoryview(bytearray(4 * _BLOCK + 16))  # update_into wants a cipher block of slack
+        drawn = np.frombuffer(draws[: 4 * _BLOCK], "<u4")
         for start in range(0, self.dimension, _BLOCK):
             part = update[start : start + _BLOCK]
-            level = np.multiply(part, scale, dtype=np.float64)
-            level += shift
-            np.minimum(level, top, out=level)  # x = clip may land one rounding error above the top level
-            level += _uniform(stream, len(part))
-            words[start : start + len(part)] = level.astype(np.int64).view(np.uint64)
+            count = len(part)
+            stream.update_into(_ZEROS[: 4 * count], draws)
+            fraction, exact = uniform[:count], level[:count]
+            np.multiply(drawn[:count], _UNIT, out=fraction)
+            np.multiply(part, scale, out=exact, dtype=np.float64)
+            exact += shift
+            exact += fraction
+            words[start : start + count] = exact
         if self.max_weight > 1:
             words[: self.dimension] *= self.word.type(weight)
             words[-1] = weight
@@ -93,9 +101,3 @@ class Encoding:
                 raise ValueError(f"a value of magnitude {max(-low, high):.6g} is outside the clip {self.clip:.6g}")
         if not 0 <= weight <= self.max_weight or weight != int(weight):
             raise ValueError(f"weight = {weight}: must be a whole number from 0 to {self.max_weight}")
-
-
-def _uniform(stream: CipherContext, count: int) -> NDArray[np.float64]:
-    """``count`` uniforms in [0, 1) with 32 bits each."""
-    draws = np.frombuffer(stream.update(bytes(4 * count)), "<u4")
-    return np.multiply(draws, _UNIT, dtype=np.float64)

@@ -14,12 +14,12 @@ Words = NDArray[np.unsignedinteger]
 BLOCK_BYTES = 1 << 17
 """Bytes expanded at a time: block, keystream and zeros stay in the second-level cache together."""
 _ZEROS = memoryview(bytes(BLOCK_BYTES))
-_COUNTER = bytes(16)
+_FROM_ZERO = modes.CTR(bytes(16))
 
 
 def keystream(key: bytes) -> CipherContext:
     """An AES-256-CTR stream from counter 0; fresh per mask."""
-    return Cipher(algorithms.AES(key), modes.CTR(_COUNTER)).encryptor()
+    return Cipher(algorithms.AES(key), _FROM_ZERO).encryptor()
 
 
 def add_masks(

@@ -22,6 +22,7 @@ SEALED_BYTES = 2 * SHARE_BYTES + SEAL_OVERHEAD
 _ID = struct.Struct("<I")
 _COUNTS = struct.Struct("<III")
 _TERMS = struct.Struct("<IIIIIIdQ")
+TERMS_BYTES = _TERMS.size
 _SEALED = struct.Struct(f"<I{SEALED_BYTES}s")
 _SIGNED = struct.Struct(f"<I{SIGNATURE_BYTES}s")
 _SHARE = struct.Struct(f"<I{SHARE_BYTES}s")

@@ -129,6 +129,6 @@ FROZEN_WORDS = [
 ]
 FROZEN_SHARES = "d2407582cb3a02c53b9502228cfc72fe57c8e66c4a4bb6534116075fffa6d781"
 FROZEN_ROUNDS = {
-    "paper": "7a3fba5172e2775b927be598c1706d5081268b0cbd3bb2d87b60c3143d10af39",
-    "semi_honest": "5a00a6bcfa3a1e31fd6ad00bb5535cfdc445ca46e1bc66eeee865658b63ac03b",
+    "paper": "b9e178294edb7cc9a22fff23836e394db2a79c425068006315517b11955f2b9e",
+    "semi_honest": "7811c8a41ad8a9ccc1952488d5ed840ab72485acded0dabab81f01f60c481eb2",
 }
