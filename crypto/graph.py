@@ -1,4 +1,8 @@
-"""Who masks with whom: everybody, or a k-regular Harary graph on a random ring (Bell et al., CCS 2020, section 3)."""
+"""Who masks with whom: everybody, or a k-regular Harary graph on a random ring (Bell et al., CCS 2020, section 3).
+
+A client cannot tell a random ring from one that the server chose: the degrees that `crypto.parameters` finds assume the
+first, and the lie `sybil_ring` shows the second, where as few colluders as a client has neighbours open its update.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -14,7 +14,7 @@ from crypto.entropy import Entropy
 from crypto.errors import SecAggError
 from crypto.secagg.client import Client
 from crypto.secagg.identity import enrol
-from crypto.secagg.lying import LIES, Lie
+from crypto.secagg.lying import LIES, Accomplice, Lie
 from crypto.secagg.profiles import Profile
 from crypto.secagg.round import carry, make_terms, rounding_seed
 
@@ -55,7 +55,12 @@ def attempt(
                 sent[others] = 0
             known = {i: terms.encoding.encode(sent[i], 1, rounding_seed(seed, 0, i)) for i in others}
             server = kind(terms, profile, victim, known=known, earlier=server, entropy=entropy)
-            clients = [Client(i, profile, identity, entropy) for i, identity in enumerate(identities)]
+            corrupt = server.recruits()
+            clients = [
+                (Accomplice if i in corrupt else Client)(i, profile, identity, entropy)
+                for i, identity in enumerate(identities)
+            ]
+            server.accomplices = {c.index: c for c in clients if isinstance(c, Accomplice)}
             carry(server, clients, sent, seed=seed, model_hash=server.model_hash_of)
         assert server is not None
         return Outcome(server.loot(), server.exposed())

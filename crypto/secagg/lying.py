@@ -17,9 +17,24 @@ from numpy.typing import NDArray
 from crypto.entropy import Entropy
 from crypto.errors import SecAggError
 from crypto.masks import Words, add_masks
+from crypto.secagg.client import Client
 from crypto.secagg.messages import Masked, Terms
 from crypto.secagg.profiles import Profile
 from crypto.secagg.server import Server
+from crypto.shamir import SHARE_BYTES
+
+
+class Accomplice(Client):
+    """A client that plays its part and keeps everything for the server."""
+
+    def mask(
+        self, message: bytes, update: NDArray[np.float32], weight: int = 1, rounding: bytes | None = None
+    ) -> bytes:
+        self.mask_keys = {peer: self._agree(peer, n.mask_key, b"mask") for peer, n in self._roster.items()}
+        return super().mask(message, update, weight, rounding)
+
+    def seed_share(self, owner: int) -> bytes:
+        return self._held[owner][SHARE_BYTES:]
 
 
 class Lie(Server):
@@ -32,6 +47,8 @@ class Lie(Server):
     refused: ClassVar[type[SecAggError] | None]
     """The error with which a client of profile `paper` stops it; None: no protocol does."""
     rounds: ClassVar[int] = 1
+    accomplices: Mapping[int, Accomplice]
+    """The colluding clients; set once they exist."""
     others_zero: ClassVar[bool] = False
     """The server sends everybody but the victim a model whose update is zero."""
 
@@ -50,6 +67,10 @@ class Lie(Server):
         super().__init__(self.bend(terms), profile, model_hash, entropy)
         self.victim, self.known, self.earlier = victim, known or {}, earlier
         self.arrived: dict[int, Words] = {}
+
+    def recruits(self) -> tuple[int, ...]:
+        """The clients that must collude for this lie to work, beside those whose vectors are ``known``."""
+        return ()
 
     @classmethod
     def bend(cls, terms: Terms) -> Terms:

@@ -92,6 +92,8 @@ def simulate_round(
     Raises a SecAggError naming client and stage when the round ends without a sum, InfeasibleParameters when no
     modulus holds it.
     """
+    if isinstance(profile, str) and profile not in PROFILES:
+        raise ValueError(f"profile = {profile!r}: known are {', '.join(PROFILES)}")
     chosen = PROFILES[profile] if isinstance(profile, str) else profile
     terms = make_terms(updates, neighbours, threshold, bits, clip, weights, entropy)
     server = Server(terms, chosen, entropy=entropy)

@@ -13,7 +13,7 @@ from crypto.errors import (
     PolicyViolation,
     ReplayedRound,
 )
-from crypto.graph import Graph
+from crypto.graph import Graph, harary
 from crypto.keys import seal, unseal
 from crypto.secagg import binding, opening
 from crypto.secagg.identity import RoundSecrets
@@ -153,3 +153,26 @@ class Sybils(Lie):
         for vector in self.known.values():
             words -= vector
         return self.floats(words)
+
+
+@lie("sybil_ring", breaks=tuple(PROFILES), refused=None)
+class SybilRing(Lie):
+    """Seat the victim among colluders on the ring: its neighbours alone hold all of its masks and shares."""
+
+    def recruits(self) -> tuple[int, ...]:
+        others = [u for u in range(self.terms.clients) if u != self.victim]
+        return tuple(others[: self.terms.degree])
+
+    def neighbourhoods(self) -> Graph:
+        half, seats = self.terms.degree // 2, self.recruits()
+        rest = [u for u in self.adverts if u != self.victim and u not in seats]
+        if not rest:
+            return super().neighbourhoods()
+        return harary([*seats[:half], self.victim, *seats[half:], *rest], self.terms.degree)
+
+    def loot(self) -> NDArray[np.float64]:
+        near = [self.accomplices[u] for u in self.graph[self.victim]]
+        shares = {one.index: one.seed_share(self.victim) for one in near}
+        seed = opening.recover([self.victim], {self.victim: shares}, self.circle, self.terms.threshold, self.is_seed)
+        keys = {one.index: one.mask_keys[self.victim] for one in near}
+        return self.unmasked_by(keys, seed[self.victim] if self.profile.double_mask else None)

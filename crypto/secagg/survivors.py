@@ -1,4 +1,8 @@
-"""What a client checks before it opens a share: the survivor set, and that its neighbours saw the same one."""
+"""What a client checks before it opens a share: the survivor set, and that its neighbours saw the same one.
+
+On the complete graph that is everybody's agreement (Bonawitz et al.); on a k-regular one it is each neighbourhood's,
+and rests, like Bell et al.'s privacy against a semi-malicious server, on a ring that the server did not choose.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -152,7 +152,7 @@ def show_floors() -> None:
 def show_flower(peers: dict[tuple[int, int], int]) -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     print(
-        "\nagainst Flower's SecAgg+         Flower s  semi_honest s  ratio  bar  paper s  ratio  upload, bytes a parameter"
+        "\nagainst Flower's SecAgg+         Flower s  semi_honest s  ratio  bar  paper s  ratio  bytes up a parameter"
     )
     for (n, d), bar in peers.items():
         updates, t = uniform(n, d), n // 2 + 1

@@ -283,6 +283,11 @@ def test_nonsense_dropouts_are_refused(dropped, error):
     assert caught.value.stage == list(dropped)[-1]
 
 
+def test_an_unknown_profile_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="known are paper, semi_honest"):
+        simulate_round(UPDATES, threshold=4, profile="flower")
+
+
 def test_nothing_shows_a_secret():
     identity = enrol(N, np.random.default_rng(0).bytes)[0]
     client = Client(0, PROFILES["paper"], identity)

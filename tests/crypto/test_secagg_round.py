@@ -76,7 +76,7 @@ def check_every_dropout(n, threshold, profile):
     assert opened
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_random_rounds_open_the_exact_weighted_sum(data):
     n = data.draw(st.integers(4, 12), label="n")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import chi2, ks_2samp
+from scipy.stats import ks_2samp
 
 from crypto.secagg import messages, simulate_round
+from crypto.secagg.evidence import uniformity
 from crypto.secagg.residue import cohort_per_coordinate, difference_rounds
 
 N, D = 4, 4000
@@ -22,13 +23,6 @@ def masked_view(updates, profile="paper"):
     return view
 
 
-def uniformity(words):
-    """The p-value of the bytes of ``words`` being uniform (chi-squared)."""
-    counts = np.bincount(words.view(np.uint8), minlength=256)
-    expected = counts.sum() / 256
-    return chi2.sf(((counts - expected) ** 2 / expected).sum(), 255)
-
-
 @pytest.mark.parametrize("profile", ["paper", "semi_honest", "single_mask"])
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
 def test_the_masked_vector_of_a_constant_is_uniform(profile, value):
@@ -36,6 +30,11 @@ def test_the_masked_vector_of_a_constant_is_uniform(profile, value):
     assert set(view) == set(range(N))
     for words in view.values():
         assert uniformity(words) > 1e-6
+
+
+def test_a_vector_without_masks_does_not_pass_for_uniform():
+    assert uniformity(np.full(D, 1 << 15, np.uint32)) < 1e-12
+    assert uniformity(np.random.default_rng(0).integers(0, 1 << 16, D).astype(np.uint32)) < 1e-12
 
 
 def test_masked_vectors_show_no_bit_of_the_update():
