@@ -33,7 +33,7 @@ def case(model, label=1, seed=1, know=KNOW):
 
 def victim(given, matching):
     target = gradient_of(given.observation, given.knowledge, scale=True)
-    return prepare(given, target, labels_of(given), matching.dtype)
+    return prepare(given, target, labels_of(given), matching)
 
 
 def rosenbrock(x):
@@ -263,7 +263,7 @@ def starting_from(*bad):
     """The recipe of idlg where the named starts are not numbers."""
     count = iter(range(100))
 
-    def start(size, boxed, draw):
+    def start(shape, size, boxed, draw):
         filled = torch.full((size,), math.nan) if next(count) in bad else torch.rand(size, generator=draw)
         return filled.double()
 
