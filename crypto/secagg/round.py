@@ -112,7 +112,9 @@ def make_terms(
 ) -> Terms:
     """The terms of a single round over ``updates``, in a session of its own."""
     n, d = updates.shape
-    max_weight = max(1, *weights) if weights is not None else 1
+    if weights is not None and len(weights) != n:
+        raise ValueError(f"{len(weights)} weights for {n} clients")
+    max_weight = max([1, *(math.ceil(w) for w in (() if weights is None else weights) if math.isfinite(w))])
     return Terms(
         session=entropy(16),
         round=0,

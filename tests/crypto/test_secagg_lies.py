@@ -45,3 +45,17 @@ def test_paper_stops_a_lie_and_names_the_error(name, graph):
     assert outcome.loot is None
     assert type(outcome.stopped) is LIES[name].refused
     assert outcome.stopped.client in range(N)
+
+
+def test_a_lie_says_what_it_claims_and_how_many_rounds_it_takes():
+    assert all(kind.claim and kind.breaks for kind in LIES.values())
+    with pytest.raises(ValueError, match="2 rounds"):
+        attempt("mask_reuse", *updates_of("sybils"), profile=PROFILES["paper"], threshold=4)
+
+
+def test_a_ring_of_colluders_needs_no_more_of_them_than_neighbours():
+    outcome = attempt(
+        "sybil_ring", *updates_of("sybils"), profile=PROFILES["paper"], threshold=3, neighbours=4, victim=6
+    )
+    assert outcome.exposed == (6,)
+    assert LIES["sybil_ring"].refused is None

@@ -251,10 +251,25 @@ def test_without_a_clip_the_largest_finite_value_is_taken_and_nan_is_still_refus
         simulate_round(updates, threshold=4)
 
 
-@pytest.mark.parametrize("weights", [[1, 2, -3, 4, 5], [1, 2, 2.5, 4, 5]])
+@pytest.mark.parametrize(
+    "weights", [[1, 2, -3, 4, 5], [1, 1, 2.5, 1, 1], [1, 2, float("nan"), 4, 5], [1, float("inf"), 1, 1, 1]]
+)
 def test_a_weight_that_is_no_weight_ends_the_round(weights):
     with pytest.raises(BadUpdate, match="weight"):
         simulate_round(UPDATES, threshold=4, weights=weights)
+
+
+def test_every_client_has_a_weight():
+    with pytest.raises(ValueError, match="4 weights for 5 clients"):
+        simulate_round(UPDATES, threshold=4, weights=[1, 2, 3, 4])
+
+
+def test_an_array_of_weights_will_do():
+    result = simulate_round(UPDATES, threshold=4, weights=np.array([1, 2, 3, 4, 5]), seed=0)
+    assert result.weight == 15
+    np.testing.assert_array_equal(
+        result.words, simulate_round(UPDATES, threshold=4, weights=[1, 2, 3, 4, 5], seed=0).words
+    )
 
 
 def test_a_round_of_two_is_below_the_policy():
