@@ -4,6 +4,10 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from fedsim.mistakes import install
+
+install()  # before the imports that take seconds: Ctrl-C ends these too
+
 # Flower reads this when it is imported; a simulator for privacy reviews does not phone home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

@@ -7,10 +7,11 @@ from typing import Any
 from attacks import available
 from fedsim.cells import Engine, Machine, attack_cells, preflight
 from fedsim.names import nearest
-from fedsim.publish import gather, publish
+from fedsim.publish import environment, gather, publish
 from fedsim.report.progress import Progress
 from fedsim.run import Result
 from fedsim.scenario import Attack, AttackBudget
+from fedsim.search_path import add_folders
 from fedsim.store import RunFolder, StoreError, read_json
 
 
@@ -24,6 +25,7 @@ def attack_again(
     engine: Engine = "inline",
     address: str | None = None,
     quiet: bool = True,
+    command: str | None = None,
 ) -> Result:
     """Run ``attack`` on the views that a run folder holds, and publish its results with it.
 
@@ -40,22 +42,31 @@ def attack_again(
     asked = Attack(
         name=attack,
         rounds=tuple(chosen),
-        victims=victims or max(planned.victims for planned in scenario.attacks),
+        victims=max(planned.victims for planned in scenario.attacks) if victims is None else victims,
         budget=AttackBudget(**(budget or {})),
     )
     run_folder = RunFolder.open(path, scenario)
+    add_folders(run_folder.folders)
     with Progress(quiet) as progress:
         cells = [c for c in scenario.cells() if (run_folder.cell(c.digest) / "measured.json").exists()]
         if not cells:
             raise StoreError(f"{path}: holds no trained cell; run the scenario first")
         progress.stage("loading views", len(cells))
         todo = [(cell, preflight(cell, progress)) for cell in cells]
+        for _, experiment in todo:
+            run_folder.check_same(experiment)
         with_truth = all((run_folder.cell(cell.digest) / "truth.safetensors").exists() for cell in cells)
         machine = Machine(engine, address)
         attack_cells(run_folder, todo, machine, progress, truth=with_truth, extra=[asked])
-        results = gather(run_folder, scenario, engine)
+        typed = [*_typed_before(path), command] if command else _typed_before(path)
+        results = gather(run_folder, scenario, environment(engine, typed))
         publish(run_folder, results)
     return Result(path, results)
+
+
+def _typed_before(path: Path) -> list[str]:
+    results = path / "results.json"
+    return list(read_json(results)["environment"].get("commands", [])) if results.exists() else []
 
 
 def report_again(folder: Path | str) -> Path:

@@ -1,32 +1,28 @@
 """The command line: ``fedsim run``, ``attack``, ``report``, ``list``; scenario scripts take the flags of ``run``."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from attacks import available
 from fedsim.again import attack_again, report_again
 from fedsim.dry_run import forecast
-from fedsim.grids import GridError
+from fedsim.mistakes import BAD_INPUT, INTERRUPTED, mendable
 from fedsim.report.terminal import print_summary
 from fedsim.run import Engine, Result, run
-from fedsim.scenario import Scenario, explain
-from fedsim.scripts import ScriptError, available_scripts, load_scenario
-from fedsim.store import StoreError
-from fedsim.tasks import DATASETS, MODELS, PARTITIONS, TaskError
+from fedsim.scenario import Scenario
+from fedsim.scripts import available_scripts, load_scenario
+from fedsim.tasks import DATASETS, MODELS, PARTITIONS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 EngineFlag = Annotated[Engine, typer.Option(help="Where clients and attacks run.")]
 AddressFlag = Annotated[str | None, typer.Option(help="Join this Ray cluster (host:port) instead of starting one.")]
@@ -34,29 +30,57 @@ SeedFlag = Annotated[list[int] | None, typer.Option(help="Replace the scenario's
 OutFlag = Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME.")]
 ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on from the cells that the run folder already holds.")]
 DryFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would run, against whom and at what cost.")]
-NoTruthFlag = Annotated[bool, typer.Option("--no-truth", help="Do not write clients' data to disk, nor into pictures.")]
+NoTruthFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-truth",
+        help="Leave the truth out of the run folder; successful reconstructions and the raw updates, "
+        "which it still holds, are clients' data.",
+    ),
+]
 QuietFlag = Annotated[bool, typer.Option("--quiet", help="Print nothing but problems.")]
 
 
-def _one_line(error: Exception) -> list[str]:
-    if isinstance(error, ValidationError):
-        return explain(error)
-    return [" ".join(str(error).split())]
-
-
 def refuses_bad_input(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what users can mend into one line each and exit code 2; anything else stays a traceback."""
+    """Turn what users can mend into one line each and exit code 2, Ctrl-C into 130; the rest stays a traceback."""
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ValidationError, ScriptError, StoreError, TaskError, GridError) as error:
-            for line in _one_line(error):
+        except (ValueError, RuntimeError) as error:
+            if not (lines := mendable(error)):
+                raise
+            for line in lines:
                 typer.echo(f"error: {line}", err=True)
             raise typer.Exit(BAD_INPUT) from None
+        except KeyboardInterrupt:
+            _leave("interrupted")
 
     return guarded
+
+
+def _leave(last_words: str) -> NoReturn:
+    typer.echo(last_words, err=True)
+    # Threads of an attack or of Ray may still be busy; the user has asked to be gone now.
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+def _typed(*words: str, **flags: Any) -> str:
+    """The command line that asks for the same once more; flags at None or False are left out."""
+    given = list(words)
+    for name, value in flags.items():
+        option = f"--{name.replace('_', '-')}"
+        for item in value if isinstance(value, list) else [value]:
+            given += [] if item in (None, False) else [option] if item is True else [option, str(item)]
+    return shlex.join(["fedsim", *given])
+
+
+def _nearby(path: str) -> str:
+    """The path from here where it lies below, as ``python script.py`` gives an absolute one."""
+    whole = Path(path).resolve()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else path
 
 
 @app.command("run")
@@ -79,14 +103,15 @@ def run_command(
     if dry_run:
         typer.echo(forecast(asked, engine))
         return
+    typed = _typed(
+        "run", _nearby(scenario), seed=seed, engine=engine, address=address, out=out, no_truth=no_truth, quiet=quiet
+    )
     try:
-        result = run(asked, out, engine=engine, address=address, resume=resume, truth=not no_truth, quiet=quiet)
+        result = run(
+            asked, out, engine=engine, address=address, resume=resume, truth=not no_truth, quiet=quiet, command=typed
+        )
     except KeyboardInterrupt:
-        where = f" --out {out}" if out else ""
-        typer.echo(f"interrupted; finished cells are kept. Go on with: fedsim run {scenario}{where} --resume", err=True)
-        # Threads of an attack or of Ray may still be busy; the user has asked to be gone now.
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        _leave(f"interrupted; finished cells are kept. Go on with: {typed} --resume")
     _finish(result, quiet)
 
 
@@ -115,13 +140,20 @@ def attack_command(
     quiet: QuietFlag = False,
 ) -> None:
     """Attack the stored views of a run with another attack, without training again."""
-    budget = {"iterations": iterations, "restarts": restarts}
-    _finish(
-        attack_again(
-            folder, attack, rounds=round, victims=victims, budget=budget, engine=engine, address=address, quiet=quiet
+    result = attack_again(
+        folder,
+        attack,
+        rounds=round,
+        victims=victims,
+        budget={"iterations": iterations, "restarts": restarts},
+        engine=engine,
+        address=address,
+        quiet=quiet,
+        command=_typed(
+            "attack", str(folder), attack=attack, round=round, victims=victims, iterations=iterations, restarts=restarts
         ),
-        quiet,
     )
+    _finish(result, quiet)
 
 
 @app.command("report")

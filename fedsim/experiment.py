@@ -2,18 +2,23 @@
 from the scenario alone, so that no data set ever travels."""
 
 import copy
+import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedsim.client import holdings
 from fedsim.scenario import Scenario
 from fedsim.scripts import load_scenario
 from fedsim.seeds import derive
-from fedsim.tasks import Dataset, Split, build_model, load_dataset, split
+from fedsim.tasks import Dataset, Split, TaskError, build_model, load_dataset, split
+
+log = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,11 @@ class Experiment:
     def dataset(self) -> Dataset:
         """The task's data, loaded once a process."""
         task = self.scenario.task
-        return load_dataset(task.dataset, task.data_options, derive(self.seed, "dataset"))
+        data = load_dataset(task.dataset, task.data_options, derive(self.seed, "dataset"))
+        if task.loss is not None and (task.loss == "next_token") != (data.loss == "next_token"):
+            reason = f"does not fit the labels of {data.name}"
+            raise TaskError("task.loss", task.loss, reason, f"leave it out, which means {data.loss!r}")
+        return data
 
     @cached_property
     def division(self) -> Split:
@@ -61,6 +70,17 @@ class Experiment:
         """A fresh copy of the untrained model."""
         return copy.deepcopy(self._first_model)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what every figure rests on: the examples, who holds which of them, and the untrained model."""
+        examples = (self.dataset.inputs, self.dataset.labels)
+        division = (*self.division.clients, self.division.test, self.division.public)
+        digest = hashlib.sha256()
+        for tensor in (*examples, *division, *self._first_model.state_dict().values()):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     def client_data(self, client: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels that client ``client`` holds."""
         held = holdings(self.division.clients[client], self.scenario.federation)
@@ -85,4 +105,8 @@ def _experiment(text: str) -> Experiment:
     """Kept, since one process plays many clients over many rounds."""
     if text.lstrip().startswith("{"):
         return Experiment(Scenario.model_validate_json(text))
-    return Experiment(load_scenario(text).cells()[0].scenario)
+    first, *others = load_scenario(text).cells()
+    if others:
+        where = ", ".join([*first.labels.values(), f"seed {first.seed}"])
+        log.warning("This run is of the first cell alone (%s); `fedsim run` also runs the other %d", where, len(others))
+    return Experiment(first.scenario)

@@ -1,6 +1,7 @@
 """What a run leaves for its readers: results.json and the report, made from the finished cells on disk."""
 
 import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +28,7 @@ PACKAGES = (
 )
 
 
-def gather(folder: RunFolder, scenario: Scenario, engine: str) -> dict[str, Any]:
+def gather(folder: RunFolder, scenario: Scenario, environment: Mapping[str, Any]) -> dict[str, Any]:
     """The content of results.json, from the finished cells in the scenario's order."""
     cells, evidence, timings = [], {}, {}
     for cell in scenario.cells():
@@ -45,7 +46,7 @@ def gather(folder: RunFolder, scenario: Scenario, engine: str) -> dict[str, Any]
         "summary": as_json(summarise(scenario, cells)),
         "evidence": evidence,
         "timings": timings,
-        "environment": environment(engine),
+        "environment": dict(environment),
     }
 
 
@@ -59,8 +60,8 @@ def publish(folder: RunFolder, results: dict[str, Any]) -> None:
     write_report(results, {key: np.asarray(tensor.double()) for key, tensor in pictures.items()}, folder.path)
 
 
-def environment(engine: str) -> dict[str, Any]:
-    """Versions, machine and date: what a rerun may differ in."""
+def environment(engine: str, commands: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, machine, date and what was typed: what a rerun may differ in."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -69,6 +70,7 @@ def environment(engine: str) -> dict[str, Any]:
             versions[package] = None
     return {
         "engine": engine,
+        "commands": list(commands),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

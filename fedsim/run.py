@@ -7,10 +7,10 @@ from typing import Any
 
 from fedsim.cells import Engine, Machine, attack_cells, preflight, train_cell
 from fedsim.experiment import Experiment
-from fedsim.publish import gather, publish
+from fedsim.publish import environment, gather, publish
 from fedsim.report.progress import Progress
 from fedsim.scenario import Cell, Scenario
-from fedsim.store import RunFolder, StoreError
+from fedsim.store import RunFolder, StoreError, read_json
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ def run(
     resume: bool = False,
     truth: bool = True,
     quiet: bool = True,
+    command: str | None = None,
 ) -> Result:
     """Run every cell of ``scenario`` and write ``results.json``, ``report.html`` and the figures into ``out``.
 
-    ``out`` defaults to ``runs/NAME``. With ``resume``, cells that the folder already holds are not run again. With
-    ``truth`` False nothing that clients hold is written. Bad input raises before anything on disk is touched:
-    TaskError, StoreError or GridError, each with one line that says what to change.
+    ``out`` defaults to ``runs/NAME``. With ``resume``, cells that the folder holds are not run again unless they
+    failed. With ``truth`` False the truth is left out; successful reconstructions and the raw updates are still
+    clients' data. ``command`` is what the report says to type for the same run. Bad input raises before anything on
+    disk is touched: TaskError, StoreError or GridError, each with one line that says what to change.
     """
     cells, machine = scenario.cells(), Machine(engine, address)
     with Progress(quiet) as progress:
@@ -66,17 +68,21 @@ def run(
         experiments = [preflight(cell, progress) for cell in cells]
         machine.grid(experiments[0])  # an engine that cannot start is refused here
         path = Path(out) if out else default_out(scenario)
-        folder = RunFolder.begin(path, scenario, resume=resume)
-        todo = _missing(folder, zip(cells, experiments, strict=True), "cell.json")
-        untrained = _missing(folder, todo, "measured.json")
+        folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
+        planned = list(zip(cells, experiments, strict=True))
+        untrained = _missing(folder, planned, "measured.json")
+        for cell, experiment in planned:
+            if (cell, experiment) not in untrained:
+                folder.check_same(experiment)
+        todo = _missing(folder, planned, "cell.json")
         progress.stage("training", sum(cell.scenario.federation.rounds for cell, _ in untrained))
         for cell, experiment in untrained:
             train_cell(folder, cell, experiment, machine, progress)
-        attack_cells(folder, todo, machine, progress, truth=truth)
+        attack_cells(folder, todo, machine, progress, truth=folder.truth)
         progress.stage("writing the report", 1)
-        results = gather(folder, scenario, engine)
+        results = gather(folder, scenario, environment(engine, [command] if command else []))
         result = Result(path, results)
-        if result.problems and folder.finished:
+        if result.problems and folder.replaces:
             folder.discard()
             raise StoreError(f"{'; '.join(result.problems)} (the earlier run in {path} is kept as it was)")
         publish(folder.settle(), results)
@@ -85,8 +91,9 @@ def run(
 
 
 def _missing(folder: RunFolder, cells: Iterable[tuple[Cell, Experiment]], file: str) -> list[tuple[Cell, Experiment]]:
-    """The cells that the folder does not hold as far as ``file``."""
-    return [(cell, experiment) for cell, experiment in cells if not (folder.cell(cell.digest) / file).exists()]
+    """The cells that the folder does not hold as far as ``file``, or whose training failed."""
+    files = [(cell, experiment, folder.cell(cell.digest) / file) for cell, experiment in cells]
+    return [(cell, experiment) for cell, experiment, f in files if not f.exists() or read_json(f)["cause"] is not None]
 
 
 def default_out(scenario: Scenario) -> Path:

@@ -2,12 +2,16 @@
 
 import os
 import runpy
-import sys
 import tomllib
+import traceback
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from fedsim.names import nearest
 from fedsim.scenario import Scenario
+from fedsim.search_path import add_folders
+from fedsim.tasks import TaskError
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 
@@ -34,13 +38,19 @@ def load_scenario(name_or_path: str) -> Scenario:
     if path.suffix == ".toml":
         try:
             return Scenario.from_toml(path)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ScriptError(f"scenario = {name_or_path!r}: is no TOML ({error}); mend the file") from None
-    sys.path[:0] = [folder for folder in (str(path.resolve().parent), os.getcwd()) if folder not in sys.path]
+    add_folders([str(path.resolve().parent), os.getcwd()])
     try:
         found = runpy.run_path(str(path), run_name="fedsim_scenario").get("scenario")
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
-        raise ScriptError(f"scenario = {name_or_path!r}: {type(error).__name__}: {error}; mend the script") from error
+    except (ValidationError, TaskError):
+        raise
+    except Exception as error:  # a script may raise anything
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise ScriptError(
+            f"scenario = {name_or_path!r}: {type(error).__name__}{where}: {error}; mend the script"
+        ) from error
     if not isinstance(found, Scenario):
         raise ScriptError(f"scenario = {name_or_path!r}: the script defines no Scenario named 'scenario'; add one")
     return found

@@ -17,6 +17,7 @@ from attacks.view import Message, Update, View
 from fedsim.experiment import Experiment
 from fedsim.federation import Training
 from fedsim.scenario import Scenario
+from fedsim.search_path import own_folders
 
 SCHEMA_VERSION = 1
 UNFINISHED = "cells.unfinished"
@@ -56,18 +57,41 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def begin(cls, path: Path, scenario: Scenario, *, resume: bool) -> "RunFolder":
-        """Open the folder for a run that goes on (``resume``), or starts afresh beside what is there."""
-        folder = cls.open(path, scenario)
-        unfinished = (path / UNFINISHED).exists()
+    def begin(cls, path: Path, scenario: Scenario, *, resume: bool, truth: bool = True) -> "RunFolder":
+        """Open the folder for a run that goes on (``resume``), or starts afresh beside what is there.
+
+        Once a run keeps no truth, going on with it keeps none either.
+        """
+        cls.open(path, scenario)
+        fresh = cls(path, UNFINISHED)
+        unfinished = any((path / UNFINISHED).glob("*/measured.json"))
         if unfinished and not resume:
             raise StoreError(f"out = {path}: holds an unfinished run; go on with --resume, or choose another --out")
-        return folder if resume and not unfinished and folder.finished else cls(path, UNFINISHED)
+        if not unfinished:
+            fresh.discard()  # what is there was cut off before anything was finished
+        folder = cls(path) if resume and not unfinished and (path / "cells").exists() else fresh
+        write_json(folder.path / folder.stage / "run.json", {"truth": truth and folder.truth, "folders": own_folders()})
+        return folder
 
     @property
-    def finished(self) -> bool:
-        """Whether an earlier run of the scenario was finished here."""
-        return (self.path / "cells").exists()
+    def truth(self) -> bool:
+        """Whether this run writes what clients hold."""
+        return bool(self._settings.get("truth", True))
+
+    @property
+    def folders(self) -> list[str]:
+        """Where this run found the user's own models and data."""
+        return list(self._settings.get("folders", []))
+
+    @property
+    def _settings(self) -> Mapping[str, Any]:
+        settings = self.path / self.stage / "run.json"
+        return read_json(settings) if settings.exists() else {}
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an earlier run of the scenario was finished here, whose place this one would take."""
+        return self.stage != "cells" and (self.path / "cells").exists()
 
     def settle(self) -> "RunFolder":
         """Put the finished stage in the place of what was there."""
@@ -76,7 +100,7 @@ class RunFolder:
         with _one_line(self.path):
             old = self.path / "cells.old"
             shutil.rmtree(old, ignore_errors=True)
-            if self.finished:
+            if self.replaces:
                 (self.path / "cells").rename(old)
             (self.path / self.stage).rename(self.path / "cells")
             shutil.rmtree(old, ignore_errors=True)
@@ -101,6 +125,16 @@ class RunFolder:
         """The folder of one cell."""
         return self.path / self.stage / digest[:16]
 
+    def check_same(self, experiment: Experiment) -> None:
+        """Refuse a stored cell whose data, division or untrained model are not those that the scenario gives now."""
+        held = read_json(self.cell(experiment.scenario.digest) / "training.json")["fingerprint"]
+        if held != experiment.fingerprint:
+            task = experiment.scenario.task
+            raise StoreError(
+                f"{self.path}: was trained on other data or another model than {task.dataset!r} and {task.model!r} "
+                "give now; put these back, or run again with another --out"
+            )
+
 
 def save_training(
     folder: Path, experiment: Experiment, training: Training, view: View, measured: Mapping[str, Any]
@@ -110,7 +144,11 @@ def save_training(
     save_tensors(folder / "model.safetensors", training.state)
     write_json(
         folder / "training.json",
-        {"scenario": experiment.scenario.model_dump(mode="json"), "history": list(training.history)},
+        {
+            "scenario": experiment.scenario.model_dump(mode="json"),
+            "fingerprint": experiment.fingerprint,
+            "history": list(training.history),
+        },
     )
     write_json(folder / "measured.json", measured)
 

@@ -29,7 +29,7 @@ def open_grid(
 
     Raises GridError for an unknown engine, an app that cannot be imported, or a cluster that does not answer.
     """
-    _check(engine)
+    _check(engine, address)
     if engine == "inline":
         return InlineGrid(client_app, num_clients, run_config)
     from fedsim.grids.ray import RayGrid  # Ray takes a second to import
@@ -50,7 +50,7 @@ def map_tasks(
     ``on_done(index, result)`` is called as results arrive, in any order. What ``fn`` raises is raised here. On
     ``ray``, ``fn`` and the items are pickled.
     """
-    _check(engine)
+    _check(engine, address)
     if engine == "ray":
         from fedsim.grids.ray import map_on_ray
 
@@ -63,6 +63,8 @@ def map_tasks(
     return results
 
 
-def _check(engine: str) -> None:
+def _check(engine: str, address: str | None) -> None:
     if engine not in ENGINES:
         raise GridError(f"engine = {engine!r}: must be one of {', '.join(ENGINES)}")
+    if address is not None and engine != "ray":
+        raise GridError(f"address = {address!r}: engine {engine!r} joins no cluster; use engine 'ray' or leave it out")

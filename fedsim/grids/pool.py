@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from fedsim.grids import cluster
 from fedsim.grids.base import GridError, one_thread
+from fedsim.search_path import add_folders, own_folders
 
 START_SECONDS = 180
 """How long to wait for the first worker: importing torch on a busy machine is slow, a full cluster is forever."""
@@ -33,8 +34,9 @@ class Worker:
     def ready(self) -> None:
         """Return once the process is up and the imports are done."""
 
-    def call(self, task: bytes, batch: bytes) -> bytes:
-        """Run a pickled Task on a batch, with one thread."""
+    def call(self, folders: list[str], task: bytes, batch: bytes) -> bytes:
+        """Run a pickled Task on a batch, with one thread; what lies in ``folders`` can be imported."""
+        add_folders(folders)
         with one_thread():
             return cloudpickle.dumps(cloudpickle.loads(task)(batch))
 
@@ -96,7 +98,7 @@ class WorkerPool:
         task raises is raised here. Workers that are still busy when this ends are ended and replaced when needed.
         """
         crew = min(cluster.largest_fit(self._cpus), len(jobs))
-        sent = ray.put(cloudpickle.dumps(task))
+        sent, folders = ray.put(cloudpickle.dumps(task)), own_folders()
         fresh, again, tries = deque(range(len(jobs))), deque[int](), Counter[int]()
         busy: dict[ray.ObjectRef, tuple[ActorHandle, list[int]]] = {}
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -108,7 +110,7 @@ class WorkerPool:
                     indices = [again.popleft()] if again else [fresh.popleft() for _ in range(size)]
                     worker = self._idle.pop()
                     batch = dumps([jobs[i] for i in indices])
-                    busy[worker.call.remote(sent, batch)] = worker, indices
+                    busy[worker.call.remote(folders, sent, batch)] = worker, indices
                 ref = self._next(busy, deadline)
                 if ref is None:
                     return

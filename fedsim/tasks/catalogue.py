@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsim.search_path import find
 from fedsim.tasks import images, own_data, own_tables, tabular, text
 from fedsim.tasks.data import Dataset
 from fedsim.tasks.names import check_options, unknown
@@ -52,7 +53,7 @@ def _own(name: str) -> tuple[Callable[..., Dataset], str]:
         return FILES[suffix], name
     if ":" in name:
         return own_data.torch_dataset, name
-    if "/" in name or Path(name).expanduser().is_dir():
+    if "/" in name or ((place := find(name)) and place.is_dir()):
         return own_data.folder, name
     hint = f"; or a path ({', '.join(FILES)} or a folder/), 'package.module:name' or 'hf:<name>'"
     raise unknown("task.dataset", name, DATASETS, hint)

@@ -9,6 +9,8 @@ from torch import Tensor
 from fedsim.tasks.errors import TaskError
 
 Modality = Literal["image", "tabular", "text"]
+SMALLEST_SIDE = 3
+"""Of an image in pixels: structural similarity compares windows of so many."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class Dataset:
         wanted = torch.int64 if self.modality == "text" else torch.float32
         if self.inputs.dtype != wanted:
             self._refuse(f"inputs are {self.inputs.dtype}", f"convert them to {wanted}")
+        if self.modality == "image" and min(self.input_shape[1:]) < SMALLEST_SIDE:
+            height, width = self.input_shape[1:]
+            self._refuse(
+                f"images of {height}x{width} pixels",
+                f"enlarge them to {SMALLEST_SIDE}x{SMALLEST_SIDE} or more, or give a table (N, features)",
+            )
         broken = ~torch.isfinite(self.inputs.flatten(1)).all(1)
         if broken.any():
             first = int(broken.nonzero()[0])

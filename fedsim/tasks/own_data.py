@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedsim.search_path import find
 from fedsim.tasks.data import Dataset, Modality
 from fedsim.tasks.errors import TaskError
 from fedsim.tasks.names import resolve
@@ -24,9 +25,10 @@ EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", 
 
 def existing(path: str) -> Path:
     """The file or folder at ``path``; TaskError if there is none."""
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise TaskError(FIELD, path, "no such file or folder", f"paths are relative to {Path.cwd()}")
+    found = find(path)
+    if found is None:
+        remedy = f"paths are relative to {Path.cwd()}, or else to the script's folder"
+        raise TaskError(FIELD, path, "no such file or folder", remedy)
     return found
 
 
@@ -69,7 +71,11 @@ def from_arrays(
     labels = _class_ids(name, y)
     inputs = torch.tensor(x, dtype=torch.float32)
     modality: Modality = "tabular" if inputs.ndim == 2 else "image"
-    names = tuple(class_names) if class_names else tuple(str(i) for i in range(int(labels.max()) + 1))
+    classes = int(labels.max()) + 1
+    if not class_names and classes > len(labels):
+        reason = f"labels run up to {classes - 1}, which makes more classes than the {len(labels)} examples"
+        raise TaskError(FIELD, name, reason, "number the classes 0, 1, ... or declare class_names")
+    names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     bounds: tuple[Any, Any] = (0.0, 1.0)
     if inputs.min() < 0 or inputs.max() > 1:
         ends = (inputs.amin(0), inputs.amax(0)) if modality == "tabular" else (inputs.min(), inputs.max())
