@@ -64,7 +64,7 @@ def _estimate(obs: Observation, know: Knowledge, generator: torch.Generator) -> 
     factor = mean_gradient_factor(obs, know)
     slope = slope * (_largest_factor(slope, softmax) if factor is None else factor)
     raw = ((softmax - slope) * know.batch_size).clamp_min(0).cpu()
-    counts = _whole(raw, know.batch_size)
+    counts = whole_counts(raw, know.batch_size)
     if know.batch_size == 1 and obs.contributors == 1 and (label := sign_rule_label(obs, know)) is not None:
         counts = torch.eye(know.num_classes, dtype=torch.long)[label]
     labels = torch.arange(know.num_classes).repeat_interleave(counts)
@@ -109,7 +109,7 @@ def _steps(know: Knowledge) -> int:
     return know.local_epochs * -(-examples // (know.local_batch_size or examples))
 
 
-def _whole(raw: Tensor, total: int) -> Tensor:
+def whole_counts(raw: Tensor, total: int) -> Tensor:
     """Non-negative integers that sum to ``total``, nearest to ``raw`` in proportion (largest remainders)."""
     shares = raw * (total / raw.sum()) if raw.sum() > 0 else torch.full_like(raw, total / len(raw))
     counts = shares.floor().long()

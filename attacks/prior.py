@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from attacks.labels import whole_counts
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, Observation, Reconstruction
 
@@ -24,6 +25,12 @@ def nearest_public(targets: Tensor, public: Tensor) -> Tensor:
     return public.to(targets.device)[distance.argmin(1)]
 
 
+def proportional_labels(public_labels: Tensor, count: int) -> Tensor:
+    """``count`` labels in the proportions of the public ones (N,), ascending; of one label, the commonest."""
+    classes, seen = public_labels.unique(return_counts=True)
+    return classes.repeat_interleave(whole_counts(seen.double().cpu(), count).to(classes.device))
+
+
 def _sanity() -> Sanity:
     model = nn.Linear(3, 2)
     public = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.5, 0.0, 0.5]])
@@ -33,7 +40,7 @@ def _sanity() -> Sanity:
     def won(claim: Reconstruction) -> bool:
         if claim.inputs is None or claim.labels is None:
             return False
-        return torch.allclose(claim.inputs, expected) and claim.labels.tolist() == [1, 1]
+        return torch.allclose(claim.inputs, expected) and claim.labels.tolist() == [0, 1]
 
     return Sanity(Observation(model, {}, "gradient"), know, Budget(), won)
 
@@ -41,7 +48,7 @@ def _sanity() -> Sanity:
 @attack(
     "prior",
     paper="the no-update baseline; Jayaraman and Evans, CCS 2022, on why every figure needs one",
-    claim="nothing about the client: the mean public example, and the majority class",
+    claim="nothing about the client: the mean public example, and labels in the public classes' proportions",
     needs=Needs(rung="L0", knowledge=("public",), sums=True, update=False),
     sanity=_sanity,
 )
@@ -54,7 +61,7 @@ def _claim(know: Knowledge) -> Reconstruction:
     assert know.public is not None  # checked by the registry
     count = know.batch_size or 1
     labels = know.public_labels
-    # Labels of a text are its tokens: they have no majority class.
-    majority = labels.mode().values.repeat(count) if labels is not None and labels.ndim == 1 else None
+    # Labels of a text are its tokens: they have no class.
+    guessed = proportional_labels(labels, count) if labels is not None and labels.ndim == 1 else None
     guess = mean_example(know.public)
-    return Reconstruction(guess.repeat(count, *[1] * guess.ndim), majority, torch.zeros(count))
+    return Reconstruction(guess.repeat(count, *[1] * guess.ndim), guessed, torch.zeros(count))

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from attacks import Knowledge
 from fedsim.experiment import Experiment
 from fedsim.scenario import Scenario
@@ -17,11 +19,16 @@ _FACTS: dict[str, Callable[[Experiment, Truth], Any]] = {
     "local_steps": lambda experiment, truth: truth.steps,
     "local_epochs": lambda experiment, truth: experiment.scenario.federation.local_epochs,
     "local_batch_size": lambda experiment, truth: experiment.scenario.federation.batch_size,
-    "public": lambda experiment, truth: experiment.public_data()[0],
-    "public_labels": lambda experiment, truth: experiment.public_data()[1],
+    "public": lambda experiment, truth: _some(experiment.public_data()[0]),
+    "public_labels": lambda experiment, truth: _some(experiment.public_data()[1]),
 }
 """How each grantable fact is found. ``labels`` and ``batch_size`` are private: granting them is the scenario's
 choice, and the rung tells it."""
+
+
+def _some(public: Tensor) -> Tensor | None:
+    """Public data; without a single example, nothing is granted."""
+    return public if len(public) else None
 
 
 def knowledge_for(experiment: Experiment, truth: Truth) -> Knowledge:
@@ -33,8 +40,17 @@ def knowledge_for(experiment: Experiment, truth: Truth) -> Knowledge:
     )
 
 
-def rung(scenario: Scenario, round: int) -> str:
-    """Where the adversary stands on the assumption ladder, L4 (bare update) to L7 (one example's clean gradient)."""
+SMALL_COHORT = 5
+"""A sum over fewer clients than this hides each of them only among a few."""
+
+
+def rung(scenario: Scenario, round: int, contributors: int = 1) -> str:
+    """Where the adversary stands on the assumption ladder: L2 (the sum of many) to L7 (one example's clean gradient).
+
+    A sum over one is that client's own update.
+    """
+    if contributors > 1:
+        return "L2" if contributors >= SMALL_COHORT else "L3"
     federation, knows = scenario.federation, set(scenario.adversary.knows)
     if federation.algorithm == "fedsgd" and federation.batch_size == 1 and round == 1:
         return "L7"

@@ -8,7 +8,7 @@ from fedsim.adversary import knowledge_for
 from fedsim.experiment import Experiment
 from fedsim.scenario import Attack
 from fedsim.seeds import derive
-from fedsim.truth import truth_of
+from fedsim.truth import Victim, truth_of
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,14 @@ class Job:
 
     attack: str
     round: int
-    clients: tuple[int, ...]
+    whom: tuple[Victim, ...]
     victims: tuple[tuple[tuple[Observation, ...], Knowledge, int], ...]
     budget: Budget
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """Each victim's client number; ``THE_SUM`` for a sum."""
+        return tuple(victim.label for victim in self.whom)
 
 
 @dataclass(frozen=True)
@@ -32,29 +37,57 @@ class Claims:
 
 
 def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[Job]:
-    """The attacks to run on one cell's view; the victims are the first clients of each round's cohort."""
+    """The attacks to run on one cell's view, each on the first of the round's victims."""
     planned = []
     for attack in attacks:
         for round in attack.rounds:
-            asked = sorted({m.client for m in view.messages if m.round == round and m.direction == "sent"})
-            clients = tuple(asked[: attack.victims])
+            whom = victims_of(view, round)[: attack.victims]
             victims = tuple(
                 (
-                    tuple(view.observations(round=round, client=client)),
-                    knowledge_for(experiment, truth_of(experiment, round, client)),
-                    derive(experiment.seed, "attack", attack.name, "round", round, "client", client),
+                    _observed(view, victim),
+                    knowledge_for(experiment, truth_of(experiment, round, *victim.clients)),
+                    derive(experiment.seed, "attack", attack.name, "round", round, "client", victim.label),
                 )
-                for client in clients
+                for victim in whom
             )
-            planned.append(Job(attack.name, round, clients, victims, Budget(**attack.budget.model_dump())))
+            planned.append(Job(attack.name, round, whom, victims, Budget(**attack.budget.model_dump())))
     return planned
+
+
+def victims_of(view: View, round: int) -> tuple[Victim, ...]:
+    """Whom a round can be attacked on: the clients whose update is readable, else the round's sum.
+
+    Where nothing is readable every client asked is a victim, so that attacks get to say what they lack. A sum is no
+    victim where the view does not tell whose it is: its truth would be another's.
+    """
+    updates = [update for update in view.updates if update.round == round]
+    if alone := sorted({update.client for update in updates if update.client is not None}):
+        return tuple(Victim(round, (client,)) for client in alone)
+    if updates:
+        summed = _contributors(view, round)
+        return tuple(Victim(round, summed) for update in updates[:1] if update.contributors == len(summed))
+    asked = sorted({m.client for m in view.messages if m.round == round and m.direction == "sent"})
+    return tuple(Victim(round, (client,)) for client in asked)
+
+
+def _contributors(view: View, round: int) -> tuple[int, ...]:
+    """The clients that handed in a hidden vector in time; where even that stays hidden, all that answered."""
+    answers = [m for m in view.messages if m.round == round and m.direction == "received" and m.error is None]
+    hidden = [m for m in answers if m.form != "plain"]
+    return tuple(sorted({m.client for m in hidden or answers}))
+
+
+def _observed(view: View, victim: Victim) -> tuple[Observation, ...]:
+    """What the view holds of a victim; a sum, even one over a single client, is under no client's number."""
+    own = tuple(view.observations(victim.round, victim.label)) if len(victim.clients) == 1 else ()
+    return own or tuple(o for o in view.observations(victim.round) if o.client is None)
 
 
 def perform(job: Job) -> Claims:
     """Run one attack; what it refuses or breaks on is an answer too."""
     try:
         answers = reconstruct_many(job.attack, job.victims, budget=job.budget)
-    except (ValueError, RuntimeError, ArithmeticError) as error:
+    except Exception as error:  # an attack of one's own may break in any way, and must not end the run
         return Claims(error=f"{type(error).__name__}: {error}")
     return Claims(answers=tuple(answers))
 
@@ -67,6 +100,6 @@ def prove(name: str) -> bool | None:
     case = make()
     try:
         claim = reconstruct_many(name, [(case.observation, case.knowledge, 0)], budget=case.budget)[0]
-    except (ValueError, RuntimeError, ArithmeticError):
+    except Exception:  # whatever it breaks on, it did not win
         return False
     return isinstance(claim, Reconstruction) and case.won(claim)

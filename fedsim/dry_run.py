@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -10,12 +11,13 @@ from attacks import Budget, Observation, available
 from attacks.losses import LOSSES
 from fedsim.adversary import in_words, knowledge_for, rung
 from fedsim.assess import Job, perform
-from fedsim.cells import Engine
-from fedsim.client import batches, local_update, plain_gradient
+from fedsim.cells import Engine, preflight
+from fedsim.client import batches, local_update, plain_gradient, trainable
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
-from fedsim.scenario import Attack, Scenario
-from fedsim.truth import Truth
+from fedsim.report.progress import Progress
+from fedsim.scenario import Attack, Cell, Scenario
+from fedsim.truth import Truth, Victim
 from strategies.wire import payload_bytes
 
 ACTOR_MEBIBYTES = 450
@@ -27,12 +29,12 @@ PATIENCE = 20.0
 
 
 def forecast(scenario: Scenario, engine: Engine) -> str:
-    """The forecast, as text. Data and model of the first cell are loaded, so that bad input is found here too."""
+    """The forecast, as text. Data and model of every cell are loaded, so that bad input is found here too."""
     cells = scenario.cells()
-    first = Experiment(cells[0].scenario)
+    first, *_ = [preflight(cell, Progress(quiet=True)) for cell in cells]
     model = first.initial_model()
     down = payload_bytes(RecordDict({"arrays": ArrayRecord(dict(model.state_dict())), "config": ConfigRecord()}))
-    up = payload_bytes(RecordDict({"update": ArrayRecord({n: p.detach() for n, p in model.named_parameters()})}))
+    up = payload_bytes(RecordDict({"update": ArrayRecord({n: p.detach() for n, p in trainable(model).items()})}))
     federations = [cell.scenario.federation for cell in cells]
     asked = sum((f.cohort or f.clients) * f.rounds for f in federations)
     victims: Counter[str] = Counter()
@@ -43,19 +45,31 @@ def forecast(scenario: Scenario, engine: Engine) -> str:
         [
             f"Scenario {scenario.name!r}, digest {scenario.digest[:12]}: {len(cells)} cells.",
             "",
-            "Threat model of the first cell:",
-            *(f"  {sentence}" for sentence in in_words(cells[0].scenario)),
-            "",
+            *_threat_models(cells),
             f"Training: {asked} client updates. {first.dataset.name}: {sum(map(len, first.division.clients))} private "
             f"examples; model: {sum(p.numel() for p in model.parameters()):,} parameters.",
             f"Bytes: about {up:,} up, {down:,} down per client and round, {asked * (up + down) / 1e6:,.1f} MB in all.",
             f"Memory: about {_view_bytes(cells[0].scenario, up, down) / 2**20:,.0f} MiB for the view of one cell, "
             f"beside {BASE_MEBIBYTES} MiB for this process.",
             f"Actors: {_actors(engine)}.",
-            "Attacks, timed on one client made of public data:",
+            "Attacks, timed on one client made of held-out data:",
             *(_attack_line(first, attack, victims[attack.name]) for attack in scenario.attacks),
         ]
     )
+
+
+def _threat_models(cells: Sequence[Cell]) -> list[str]:
+    """The first threat model, and how those of the other compared values differ from it."""
+    models: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        under = models.setdefault(tuple(in_words(cell.scenario)), [])
+        name = ", ".join(cell.labels.values())
+        under += [name] if name not in under else []
+    (first, names), *others = models.items()
+    lines = [f"Threat model of {'; '.join(names)}:" if others else "Threat model:", *first]
+    for sentences, names in others:
+        lines += ["", f"Where it is {'; '.join(names)}:", *(s for s in sentences if s not in first)]
+    return [line if not line or line.endswith(":") else f"  {line}" for line in [*lines, ""]]
 
 
 def _attack_line(experiment: Experiment, attack: Attack, count: int) -> str:
@@ -79,9 +93,9 @@ def _actors(engine: Engine) -> str:
 
 
 def _seconds_on_one_victim(experiment: Experiment, attack: Attack) -> tuple[float, bool]:
-    """Seconds that the attack takes on one client made of public data, and whether it was stopped early."""
+    """Seconds that the attack takes on one client made of held-out data, and whether it was stopped early."""
     federation = experiment.scenario.federation
-    inputs, labels = experiment.public_data()
+    inputs, labels = experiment.test_data()
     steps = batches(len(labels), federation.model_copy(update={"local_epochs": 1, "local_steps": 1}), 0, 1, 0)
     loss = LOSSES[experiment.loss_name]
     trained = local_update(experiment.initial_model(), inputs, labels, steps, federation, loss, plain_gradient(loss))
@@ -89,7 +103,7 @@ def _seconds_on_one_victim(experiment: Experiment, attack: Attack) -> tuple[floa
     stand_in = Truth(1, 0, inputs[steps[0]], labels[steps[0]], 1)
     budget = Budget(**{**attack.budget.model_dump(), "seconds": min(attack.budget.seconds or PATIENCE, PATIENCE)})
     started = time.perf_counter()
-    job = Job(attack.name, 1, (0,), (((observation,), knowledge_for(experiment, stand_in), 0),), budget)
+    job = Job(attack.name, 1, (Victim(1, (0,)),), (((observation,), knowledge_for(experiment, stand_in), 0),), budget)
     with one_thread():
         perform(job)
     taken = time.perf_counter() - started

@@ -10,7 +10,10 @@ from strategies.client_dp import ClientDP
 
 
 def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> PrivacyStatement | None:
-    """The cell's privacy statement; None for a protocol without differential privacy."""
+    """The cell's privacy statement; None for a protocol without differential privacy, or if nothing was released.
+
+    A client whose answer failed counts as one that released: the server may have read what it refused.
+    """
     scenario = experiment.scenario
     federation = scenario.federation
     defence = next((d for d in scenario.protocol if isinstance(d, ClientDP)), None)
@@ -18,15 +21,17 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> P
         return None
     took_part: dict[int, int] = {}
     for row in history:
-        for client in row.get("answered", ()):
+        for client in {*row.get("answered", ()), *map(int, row.get("failed", ()))}:
             took_part[client] = took_part.get(client, 0) + 1
+    if not took_part:
+        return None
     held = [len(holdings(indices, federation)) for indices in experiment.division.clients]
     fewest = min(held)
     asked = federation.cohort or federation.clients
     return statement(
         defence,
         rounds=federation.rounds,
-        participations=max(took_part.values(), default=0),
+        participations=max(took_part.values()),
         units=federation.clients if defence.level == "client" else sum(held),
         sampling=f"{asked} of {federation.clients} clients without replacement in each round; batches of "
         f"{federation.batch_size} without replacement",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks import Reconstruction, metrics
-from attacks.prior import mean_example, nearest_public
+from attacks.prior import mean_example, nearest_public, proportional_labels
 from fedsim.tasks import Dataset
 from fedsim.truth import Truth
 
@@ -17,6 +17,8 @@ MARGIN_DB = 3.0
 """An image counts as recovered from 20 dB on, and only if it beats the best guess without the update by so much."""
 TABLEAK_TOLERANCE = 0.319
 """A number is right within so many standard deviations of its public column (Vero et al. 2023, TabLeak)."""
+RECORD_SHARE, RECORD_MARGIN = 0.8, 0.1
+"""A record counts as recovered from this share of right columns on, if it beats the best guess by so much."""
 TOKEN_SHARE = 0.9
 """A text counts as recovered from this share of right positions on."""
 
@@ -44,14 +46,22 @@ def _images(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -
 
 def _records(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -> dict[str, Tensor]:
     widths = [column.width for column in dataset.columns] or [1] * targets.shape[1]
-    spread = public.double().std(dim=0) * TABLEAK_TOLERANCE
+    spread = (public if len(public) > 1 else dataset.inputs).double().std(dim=0) * TABLEAK_TOLERANCE
     first = [sum(widths[:index]) for index in range(len(widths))]
     hits = metrics.column_hits(claims, targets, widths, [float(spread[index]) for index in first])
-    return {
+    figures = {
         "columns": hits.double().mean(1),
         "exact": metrics.exact_match(hits).double(),
         "mse": metrics.mse(claims, targets),
     }
+    if dataset.sensitive is not None:
+        figures["sensitive"] = hits[:, [column.name for column in dataset.columns].index(dataset.sensitive)].double()
+    return figures
+
+
+def _record_recovered(figure: float, baseline: float) -> bool:
+    """Every column right always counts, unless guessing has that too; a share of them needs the margin besides."""
+    return figure > baseline and figure >= min(1.0, max(RECORD_SHARE, baseline + RECORD_MARGIN)) - 1e-9
 
 
 def _texts(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -> dict[str, Tensor]:
@@ -62,35 +72,46 @@ SCALES: dict[str, Scale] = {
     "image": Scale(
         "psnr", "dB", _images, lambda figure, baseline: figure >= max(metrics.THRESHOLDS[0], baseline + MARGIN_DB)
     ),
-    "tabular": Scale("columns", "share", _records, lambda figure, baseline: figure >= 1.0 > baseline),
+    "tabular": Scale("columns", "share", _records, _record_recovered),
     "text": Scale("tokens", "share", _texts, lambda figure, baseline: figure >= TOKEN_SHARE > baseline),
 }
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The L0 baselines of one victim: each target's figure under each guess that needs no update."""
+    """The L0 baselines of one victim: what each guess that needs no update scores. Empty without public data."""
 
-    mean: dict[str, Tensor]
-    nearest: dict[str, Tensor]
-    label_majority: float | None
+    figures: Mapping[str, Mapping[str, Tensor]]
+    """Guess -> figure -> value of each target."""
+    labels: Mapping[str, float]
+    """Guess -> share of the labels that it gets right."""
 
-    def best(self, metric: str) -> Tensor:
-        """The better guess of each target."""
-        return torch.maximum(self.mean[metric], self.nearest[metric])
+    def best(self, metric: str, targets: int) -> list[float]:
+        """The best guess for each target; minus infinity where there is none."""
+        floor = [torch.full((targets,), -math.inf, dtype=torch.float64)]
+        return torch.stack([*floor, *(guess[metric] for guess in self.figures.values())]).amax(0).tolist()
 
 
 def floor(truth: Truth, dataset: Dataset, public: Tensor, public_labels: Tensor) -> Floor:
-    """Score the mean public example and the nearest public neighbour (chosen with the truth: generous)."""
+    """Score the mean public example, the nearest public neighbour (chosen with the truth: generous), and, of labels,
+    the commonest public class and the public classes' proportions."""
+    if not len(public):
+        return Floor({}, {})
+    guesses = {
+        "mean_image" if dataset.modality == "image" else "mean": mean_example(public).expand_as(truth.inputs),
+        "nearest_public": nearest_public(truth.inputs, public),
+    }
     figures = SCALES[dataset.modality].figures
-    mean = mean_example(public).expand_as(truth.inputs)
-    majority = None
+    labels: dict[str, float] = {}
     if public_labels.ndim == 1:
-        majority = metrics.label_accuracy(public_labels.mode().values.repeat(len(truth.labels)), truth.labels)
+        count = len(truth.labels)
+        labels = {
+            "majority": metrics.label_accuracy(public_labels.mode().values.repeat(count), truth.labels),
+            "proportions": metrics.label_accuracy(proportional_labels(public_labels, count), truth.labels),
+        }
     return Floor(
-        mean=figures(mean, truth.inputs, dataset, public),
-        nearest=figures(nearest_public(truth.inputs, public), truth.inputs, dataset, public),
-        label_majority=majority,
+        {name: figures(guess, truth.inputs, dataset, public) for name, guess in guesses.items()},
+        labels,
     )
 
 
@@ -103,6 +124,8 @@ def score(
     """
     scored: dict[str, Any] = {
         "client": truth.client,
+        "owners": [list(owner) for owner in truth.owners],
+        "sensitive": dataset.sensitive,
         "figures": {},
         "pool": len(truth.labels) + len(public),
         "labels_right": None,
@@ -116,9 +139,13 @@ def score(
         return scored, None
     if claim.labels is not None and truth.labels.ndim == 1:
         scored["labels_right"] = metrics.label_accuracy(claim.labels.cpu(), truth.labels)
-    if claim.inputs is None or not len(claim.inputs):
+    if claim.inputs is None:
         return scored, None
     claims = claim.inputs.detach().cpu()
+    if not len(claims):  # an attack on inputs that found none is not an attack on labels alone
+        nothing = SCALES[dataset.modality].figures(truth.inputs, truth.inputs, dataset, public)
+        scored["figures"] = {name: [None] * len(truth.inputs) for name in nothing}
+        return scored, None
     assigned = metrics.match(claims, truth.inputs)
     matched = claims[assigned.clamp_min(0)]
     figures = SCALES[dataset.modality].figures(matched, truth.inputs, dataset, public)
@@ -131,22 +158,24 @@ def score(
 
 
 def baseline_figures(floor: Floor, dataset: Dataset) -> dict[str, Any]:
-    """The victim's baselines under the names that results.json uses."""
-    metric = SCALES[dataset.modality].metric
-    guess = "mean_image" if dataset.modality == "image" else "mean"
+    """The victim's baselines, ``<figure>_<guess>``: of the headline figure and the sensitive column per target, of
+    the labels for the victim."""
+    headline = {SCALES[dataset.modality].metric, "sensitive"}
     return {
-        f"{metric}_{guess}": floor.mean[metric].tolist(),
-        f"{metric}_nearest_public": floor.nearest[metric].tolist(),
-        "label_majority": floor.label_majority,
-    }
+        f"{metric}_{guess}": values.tolist()
+        for guess, figures in floor.figures.items()
+        for metric, values in figures.items()
+        if metric in headline
+    } | {f"label_{guess}": share for guess, share in floor.labels.items()}
 
 
 def recovered(figures: Mapping[str, Any], floor: Floor, dataset: Dataset) -> list[bool]:
-    """For each target, whether the claim counts as a recovery."""
+    """For each target with a figure, whether the claim counts as a recovery."""
     scale = SCALES[dataset.modality]
-    best = floor.best(scale.metric).tolist()
-    values = figures.get(scale.metric) or [None] * len(best)
+    values = figures.get(scale.metric)
+    if not values:
+        return []
     return [
         value is not None and math.isfinite(value) and scale.recovered(value, baseline)
-        for value, baseline in zip(values, best, strict=True)
+        for value, baseline in zip(values, floor.best(scale.metric, len(values)), strict=True)
     ]

@@ -4,17 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from attacks import NotApplicable, Reconstruction, available, metrics
 from fedsim.adversary import rung
 from fedsim.assess import Claims, Job
 from fedsim.experiment import Experiment
-from fedsim.leakage import SCALES, baseline_figures, floor, recovered, score
+from fedsim.leakage import SCALES, Scale, baseline_figures, floor, recovered, score
 from fedsim.scenario import Cell, Scenario
 from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset
 from fedsim.truth import Truth, truth_of
+from fedsim.verdict import Entries, readings, verdict
+from fedsim.words import rung_step
 
 Pictures = dict[str, Tensor]
 
@@ -23,20 +26,22 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
     """What one attack made of one round's victims, scored; with the pictures of images."""
     attack = available()[job.attack]
     victims, pictures, reasons = [], {}, []
-    for client, answer in zip(job.clients, claims.answers, strict=False):
+    for whom, answer in zip(job.whom, claims.answers, strict=False):
         if isinstance(answer, NotApplicable):
-            reasons.append(str(answer))
+            reasons.append(f"needs {answer.missing} (rung {answer.rung})")
             continue
-        truth = truth_of(experiment, job.round, client)
+        truth = truth_of(experiment, whom.round, *whom.clients)
         victim, shown = _victim(experiment, cell.digest, job, truth, answer)
         victims.append(victim)
         pictures.update(shown)
+    summed = max((len(whom.clients) for whom in job.whom), default=1)
     entry = {
         "name": job.attack,
-        "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round),
+        "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round, summed),
         "paper": attack.paper,
         "claim": attack.claim,
         "round": job.round,
+        "contributors": summed,
         "knowledge": list(experiment.scenario.adversary.knows),
         "budget": {name: getattr(job.budget, name) for name in ("iterations", "restarts", "seconds")},
         "sanity": claims.sanity,
@@ -98,12 +103,13 @@ def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims
     if claims.error is not None:
         return "failed", claims.error
     if not victims:
-        return "not_applicable", "; ".join(sorted(set(reasons))) or "the round has no victim"
+        return "not_applicable", "; ".join(sorted(set(reasons))) or "needs an update whose examples are known"
     if not any(victim["converged"] for victim in victims):
         return "diverged", "every restart on every victim diverged"
     if claims.sanity is False and not any(any(victim["recovered"]) for victim in victims):
         return "inconclusive", "the attack fails even on the small case that it must win"
-    return "done", "; ".join(sorted(set(reasons))) or None
+    missed = f"not applicable to {len(reasons)} of {len(reasons) + len(victims)} victims: "
+    return "done", missed + "; ".join(sorted(set(reasons))) if reasons else None
 
 
 def summarise(scenario: Scenario, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -113,84 +119,70 @@ def summarise(scenario: Scenario, cells: Sequence[Mapping[str, Any]]) -> list[di
         for attack in cell["attacks"]:
             key = (tuple(cell["labels"].items()), attack["name"], attack["round"])
             groups.setdefault(key, []).append({**attack, "modality": cell["modality"]})
-    return [_row(scenario, dict(labels), name, round, entries) for (labels, name, round), entries in groups.items()]
+    return [_row(dict(labels), name, round, entries) for (labels, name, round), entries in groups.items()]
 
 
-def _row(
-    scenario: Scenario, labels: dict[str, str], name: str, round: int, entries: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _row(labels: dict[str, str], name: str, round: int, entries: Entries) -> dict[str, Any]:
     scale = SCALES[entries[0]["modality"]]
     victims = [victim for entry in entries for victim in entry["victims"]]
-    row = {
+    where = _rung(entries)
+    read = readings(entries, where, numpy_generator(0, "bootstrap", "readings", str(labels), name, round))
+    guesses = [_mean([v["baseline"].get(f"label_{guess}") for v in victims]) for guess in ("majority", "proportions")]
+    return {
         "labels": labels,
         "attack": name,
         "round": round,
-        "rung": entries[0]["rung"],
+        "rung": where,
         "statuses": sorted({entry["status"] for entry in entries}),
         "labels_right": _mean([v["labels_right"] for v in victims]),
-        "label_baseline": _mean([v["baseline"]["label_majority"] for v in victims]),
-        "verdict": _verdict(name, entries, victims),
+        "label_baseline": max((guess for guess in guesses if guess is not None), default=None),
+        "readings": read,
+        "verdict": verdict(entries, where, read),
         "metric": scale.metric,
         "unit": scale.unit,
+        **_figures(scale, victims, numpy_generator(0, "bootstrap", str(labels), name, round)),
     }
+
+
+def _rung(entries: Entries) -> str:
+    """The lowest rung that the verdict can stand on: of the outcomes that broke something, else of all."""
+    broke = [entry for entry in entries if any(any(victim["recovered"]) for victim in entry["victims"])]
+    return min((str(entry["rung"]) for entry in broke or entries), key=rung_step)
+
+
+def _figures(scale: Scale, victims: Entries, generator: np.random.Generator) -> dict[str, Any]:
+    """The headline metric over all targets: ``n`` of them, of which ``claimed`` got a claim and ``rebuilt`` a good
+    one. A target without a claim counts as the least leakage, not as no target."""
     figures = [(v, i) for v in victims for i in range(len(v["figures"].get(scale.metric, ())))]
     values = [v["figures"][scale.metric][i] for v, i in figures]
     if not values:
-        return {
-            **row,
-            "n": 0,
-            "median": None,
-            "low": None,
-            "high": None,
-            "worst": None,
-            "baseline": None,
-            "baseline_name": None,
-            "fractions": {},
-        }
-    # A target for which nothing was claimed counts as the least leakage, not as no target.
+        nothing = dict.fromkeys(("median", "low", "high", "worst", "baseline", "baseline_name"))
+        return {**nothing, "n": 0, "claimed": 0, "rebuilt": 0, "fractions": {}}
     sample = np.array([-np.inf if value is None else value for value in values], dtype=np.float64)
-    low, high = metrics.bootstrap_interval(sample, numpy_generator(0, "bootstrap", str(labels), name, round))
+    low, high = metrics.bootstrap_interval(sample, generator)
     best = {
         key: float(np.median([v["baseline"][key][i] for v, i in figures]))
         for key in figures[0][0]["baseline"]
         if key.startswith(f"{scale.metric}_")
     }
-    strongest = max(best, key=lambda key: best[key])
+    strongest = max(best, key=lambda key: best[key], default="")
+    hits = [hit for victim in victims for hit in victim["recovered"]]
+    shares = metrics.fraction_recovered(torch.from_numpy(sample)) if scale.unit == "dB" else {}
     return {
-        **row,
         "n": len(values),
+        "claimed": sum(value is not None for value in values),
+        "rebuilt": sum(hits),
         "median": float(np.median(sample)),
         "low": low,
         "high": high,
         "worst": float(sample.max()),
-        "baseline": best[strongest],
-        "baseline_name": strongest.removeprefix(f"{scale.metric}_").replace("_", " "),
-        "identified": _mean([v["figures"]["identified"][i] for v, i in figures if "identified" in v["figures"]]),
+        "baseline": best.get(strongest),
+        "baseline_name": strongest.removeprefix(f"{scale.metric}_").replace("_", " ") or None,
+        "identified": _mean([v["figures"]["identified"][i] or 0.0 for v, i in figures if "identified" in v["figures"]]),
         "pool": max(v["pool"] for v, _ in figures),
-        "recovered": float(np.mean([r for v in victims for r in v["recovered"]])),
-        "fractions": {f"{threshold:g}": float((sample >= threshold).mean()) for threshold in metrics.THRESHOLDS}
-        if scale.metric == "psnr"
-        else {},
+        "recovered": float(np.mean(hits)),
+        "fractions": {f"{threshold:g}": share for threshold, share in shares.items()},
     }
-
-
-def _verdict(name: str, entries: Sequence[Mapping[str, Any]], victims: Sequence[Mapping[str, Any]]) -> str:
-    """Never 'private': broken by this attack, not broken by it, or no evidence either way."""
-    rung = entries[0]["rung"]
-    hits = sum(sum(victim["recovered"]) for victim in victims)
-    if not available()[name].needs.update:
-        return "what guessing gives, without any update"
-    if hits:
-        return f"broken at rung {rung} by {name}"
-    statuses = {entry["status"] for entry in entries}
-    if statuses == {"not_applicable"}:
-        return f"not applicable: {entries[0]['reason']}"
-    if "done" not in statuses:
-        return f"inconclusive: {name} " + ", ".join(sorted(statuses - {"not_applicable"}))
-    budget = ", ".join(f"{key} {value}" for key, value in entries[0]["budget"].items() if value is not None)
-    if not any(victim["figures"] for victim in victims):
-        return f"labels alone attacked at rung {rung} by {name}"
-    return f"not broken at rung {rung} by {name} with budget {budget or 'default'}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

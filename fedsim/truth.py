@@ -8,21 +8,48 @@ from torch import Tensor
 from fedsim.client import batches
 from fedsim.experiment import Experiment
 
+THE_SUM = -1
+"""What stands in a client number's place for a sum over several clients."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """Whose examples stand behind one observation: one client's, or those of every client in a sum."""
+
+    round: int
+    clients: tuple[int, ...]
+
+    @property
+    def label(self) -> int:
+        """The client's number, or THE_SUM."""
+        return self.clients[0] if len(self.clients) == 1 else THE_SUM
+
 
 @dataclass(frozen=True)
 class Truth:
-    """One client's examples behind one round's update: ``inputs`` (B, ...), ``labels`` (B,), each example once."""
+    """The examples behind one round's observation: ``inputs`` (B, ...), ``labels`` (B,), each example once.
+
+    ``owners`` (B) are each example's client and its place among that client's. ``steps`` are the local steps of the
+    client that made most.
+    """
 
     round: int
     client: int
     inputs: Tensor
     labels: Tensor
     steps: int
+    owners: tuple[tuple[int, int], ...] = ()
 
 
-def truth_of(experiment: Experiment, round: int, client: int) -> Truth:
-    """Derive again, from the seed, which examples the client used."""
-    inputs, labels = experiment.client_data(client)
-    steps = batches(len(labels), experiment.scenario.federation, experiment.seed, round, client)
-    used = torch.cat(steps).unique()
-    return Truth(round, client, inputs[used], labels[used], len(steps))
+def truth_of(experiment: Experiment, round: int, *clients: int) -> Truth:
+    """Derive again, from the seed, which examples each client used; the truth of a sum is that of all its clients."""
+    inputs, labels, owners, most = [], [], [], 0
+    for client in clients:
+        held, theirs = experiment.client_data(client)
+        steps = batches(len(theirs), experiment.scenario.federation, experiment.seed, round, client)
+        used = torch.cat(steps).unique()
+        inputs.append(held[used])
+        labels.append(theirs[used])
+        owners += [(client, place) for place in range(len(used))]
+        most = max(most, len(steps))
+    return Truth(round, Victim(round, clients).label, torch.cat(inputs), torch.cat(labels), most, tuple(owners))

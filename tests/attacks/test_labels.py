@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks import Knowledge, NotApplicable, Observation, reconstruct
-from attacks.labels import _whole, label_counts_estimate, sign_rule_label
+from attacks.labels import label_counts_estimate, sign_rule_label, whole_counts
 from attacks.metrics import label_accuracy
 from tests.attacks.conftest import delta, gradient, mlp, noised, pick
 
@@ -130,7 +130,7 @@ def test_a_zero_update_is_divergence():
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1e6).map(lambda share: round(share, 6)), min_size=1, max_size=20), st.integers(1, 500))
 def test_whole_counts_add_up_and_stay_within_one_of_their_share(raw, total):
-    counts = _whole(torch.tensor(raw, dtype=torch.float64), total)
+    counts = whole_counts(torch.tensor(raw, dtype=torch.float64), total)
     assert int(counts.sum()) == total
     assert (counts >= 0).all()
     if sum(raw) > 0:

@@ -3,16 +3,22 @@ from torch import nn
 
 from attacks import Knowledge, Observation, reconstruct, reconstruct_many
 from attacks.metrics import psnr
-from attacks.prior import nearest_public
+from attacks.prior import nearest_public, proportional_labels
 
 
-def test_claims_the_mean_public_image_and_the_majority_class_for_every_example(digits):
+def test_claims_the_mean_public_image_and_labels_in_the_public_proportions(digits):
     x, y = digits
     know = Knowledge((64,), 10, batch_size=3, public=x[:300], public_labels=y[:300])
     claim = reconstruct("prior", (), know)
     assert claim.inputs.shape == (3, 64)
     assert torch.allclose(claim.inputs, x[:300].mean(0).expand(3, 64))
-    assert claim.labels.tolist() == [int(y[:300].mode().values)] * 3
+    assert claim.labels.tolist() == y[:300].bincount().argsort(descending=True, stable=True)[:3].sort().values.tolist()
+
+
+def test_proportions_of_large_batches_are_kept_and_of_one_example_the_commonest_class_is():
+    public = torch.tensor([0] * 6 + [2] * 3 + [5])
+    assert proportional_labels(public, 20).bincount().tolist() == [12, 0, 6, 0, 0, 2]
+    assert proportional_labels(public, 1).tolist() == [0]
 
 
 def test_the_mean_image_of_digits_is_the_known_baseline(digits):

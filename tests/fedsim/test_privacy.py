@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from fedsim import Federation, Scenario
+from fedsim.experiment import Experiment
+from fedsim.guarantee import guarantee
 from fedsim.privacy import PLD_LIMIT, epsilons, statement, touches_per_round
 from strategies.client_dp import ClientDP
 
@@ -142,3 +145,27 @@ def test_impossible_counts_are_refused(counts):
 def test_importing_the_module_does_not_import_the_accountant():
     code = "import sys, fedsim.privacy; sys.exit('dp_accounting' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def cell_of(**federation):
+    return Experiment(
+        Scenario(name="x", federation=Federation(clients=3, **federation), protocol=[ClientDP(noise_multiplier=0.5)])
+    )
+
+
+def test_a_cell_that_released_nothing_states_no_epsilon():
+    made = cell_of(dropout=0.6)
+    assert guarantee(made, [{"round": 0}]) is None
+    assert guarantee(made, [{"round": 0}, {"round": 1, "answered": [], "dropped": [0, 1, 2], "failed": {}}]) is None
+
+
+def test_an_update_that_was_refused_was_released_all_the_same():
+    made = cell_of(rounds=2)
+    history = [
+        {"round": 0},
+        {"round": 1, "answered": [0, 1], "failed": {"2": "its update is not finite in 0.weight"}},
+        {"round": 2, "answered": [0], "failed": {"1": "its update is not finite", "2": "its update is not finite"}},
+    ]
+    only_refused = [{"round": 1, "answered": [], "failed": {"2": "its update is not finite"}}]
+    assert guarantee(made, history).participations == 2
+    assert guarantee(made, only_refused).epsilon == pytest.approx(10.0, rel=5e-3)
