@@ -2,8 +2,8 @@
 
 A round of A survivors among n clients with k neighbours and D drop-outs after the shares does 2nk agreements, nk sealed
 shares, (k + 1)A + A + Dk masks of d words and n roundings of d values (Bell et al., CCS 2020, section 3.4 counts the
-same); the rest is messages, list rows and Shamir sharing. One client's cost at a million clients is thus what one
-client costs here; the server's is a sum of small parts.
+same); the rest is messages and Shamir sharing. What goes with the neighbours alone comes from two small rounds; what
+goes with words and thresholds is counted.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 from crypto.keys import KEY_BYTES, SIGNATURE_BYTES
-from crypto.secagg.messages import SEALED_BYTES, TERMS_BYTES
+from crypto.secagg.messages import SEALED_BYTES, STAGES, TERMS_BYTES
 from crypto.secagg.profiles import Profile
-from crypto.secagg.units import Units
+from crypto.secagg.units import CALIBRATED_THRESHOLD, Units
 from crypto.secagg.wire import FRAME_BYTES
 from crypto.shamir import SHARE_BYTES
 
@@ -49,40 +49,23 @@ def predict(setting: Setting, units: Units) -> Prediction:
     """The cost of ``setting`` by counting its parts."""
     s, u = setting, units
     n, k, t, d, dead = s.clients, s.neighbours, s.threshold, s.dimension, s.dropped
-    alive, signed, consistent = n - dead, s.profile.signed, s.profile.consistency
+    alive, own = n - dead, int(s.profile.double_mask)
     width = s.word_bytes / 4  # units are of 32-bit words
-    mask = u.stream + d * width * u.mask_word
-    left = k * alive / max(1, n - 1)  # survivors among a dropped client's neighbours
-    owners = (alive if s.profile.double_mask else 0) + dead
-    distinct = owners if k < n - 1 else min(owners, 2)
-    rebuild = owners * u.combine + distinct * t * t * u.combine_cell
-    unmasking = ((alive if s.profile.double_mask else 0) + dead * left) * mask
-    reopen = dead * (2 * u.key_pair + left * u.agreement)
-    each = u.message + u.call
+    mask, read = d * width * u.mask_word, d * width * u.read_word
     cpu = {
-        "advertise": {
-            "client": n * (2 * u.key_pair + each + signed * u.sign),
-            "server": n * 2 * u.message,
-        },
-        "shares": {
-            "client": n * (k * (u.agreement + u.seal + 2 * u.row + signed * u.verify) + each)
-            + n * (u.share + (k + 1) * t / 2 * u.share_cell),
-            "server": n * (u.message + 2 * k * u.row),
-        },
-        "masked": {
-            "client": alive * (k * (u.unseal + u.agreement + u.row) + (k + 1) * mask + each)
-            + alive * d * (u.round_value + width * u.write_word),
-            "server": n * (u.message + k * u.row) + alive * d * width * u.read_word,
-        },
-        "consistency": {
-            "client": consistent * alive * (u.sign + each),
-            "server": consistent * alive * u.message,
-        },
-        "unmask": {
-            "client": alive * (2 * k * u.row + each + consistent * (t - 1) * u.verify),
-            "server": alive * (3 * k * u.row + u.message) + rebuild + reopen + unmasking + d * width * u.read_word,
-        },
+        stage: {party: who * (line.fixed + k * line.each) for party, line in u.stages[stage].items()}
+        for stage, who in zip(STAGES, (n, n, alive, alive, alive), strict=True)
     }
+    cpu["shares"]["client"] += n * (k + 1) * t * u.share_cell
+    cpu["masked"]["client"] += alive * ((k + own) * mask + d * (u.round_value + width * u.write_word))
+    cpu["masked"]["server"] += alive * read
+    if s.profile.consistency:
+        cpu["unmask"]["client"] += alive * (t - CALIBRATED_THRESHOLD) * u.verify
+    left = k * alive / max(1, n - 1)  # survivors among a dropped client's neighbours
+    owners = alive * own + dead
+    distinct = owners if k < n - 1 else min(owners, 2)  # on the complete graph all owners have the same holders
+    rebuild = distinct * t * t * u.combine_cell
+    cpu["unmask"]["server"] += rebuild + alive * own * mask + dead * left * (u.reopen + mask) + read
     up, down = _bytes(s)
     return Prediction(cpu, up, down)
 

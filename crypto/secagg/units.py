@@ -5,72 +5,61 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from crypto import shamir
 from crypto.encoding import Encoding
-from crypto.keys import KeyPair, SigningKey, seal, unseal, verify
-from crypto.masks import add_masks, keystream
-from crypto.secagg import binding
-from crypto.secagg.client import Client
-from crypto.secagg.identity import Identity, enrol
-from crypto.secagg.messages import Endorsement, Inbox, Masked, Terms
-from crypto.secagg.profiles import PROFILES
-from crypto.secagg.wire import Message
-from crypto.shamir import SHARE_BYTES
+from crypto.keys import KeyPair, SigningKey, verify
+from crypto.masks import add_masks
+from crypto.secagg.messages import STAGES, Masked
+from crypto.secagg.policy import Policy
+from crypto.secagg.profiles import Profile
+from crypto.secagg.round import simulate_round
 
 _WORDS = 1_000_000
-_PEERS = 64
-M = TypeVar("M", bound=Message)
+_SMALL, _LARGE = 12, 48
+CALIBRATED_THRESHOLD = 2
+"""The threshold of the small rounds behind `Units.stages`: what a larger one adds is counted apart."""
+
+
+class Line(NamedTuple):
+    """CPU seconds a client: ``fixed``, and ``each`` per neighbour."""
+
+    fixed: float
+    each: float
 
 
 @dataclass(frozen=True)
 class Units:
-    """CPU seconds of the parts of a round, on the machine and at the load they were measured."""
+    """CPU seconds of the parts of a round of one profile, on the machine and at the load they were measured."""
 
-    key_pair: float
-    agreement: float
-    seal: float
-    unseal: float
-    sign: float
+    stages: Mapping[str, Mapping[str, Line]]
+    """Stage -> party -> the work for one client but for its words: agreements, sealing, signatures, messages, calls."""
     verify: float
-    stream: float
-    """Setting up one mask's cipher."""
+    reopen: float
+    """Rebuilding one mask of a dropped client: an agreement and a cipher."""
     mask_word: float
-    """One word of one mask, expanded and added."""
+    """One 32-bit word of one mask, expanded and added."""
     round_value: float
     """One value, checked and rounded."""
     write_word: float
     read_word: float
-    """One word of a masked vector: into its message; out of it and onto the total."""
-    message: float
-    """A short message, written and read."""
-    call: float
-    """What a client does in a stage beside all the others: checks, hashes, state."""
-    row: float
-    """One row of a list in a message, written and read."""
-    share: float
+    """One 32-bit word of a masked vector: into its message; out of it and onto the total."""
     share_cell: float
-    """Sharing both secrets among twice the threshold: fixed, and per square of the threshold."""
-    combine: float
+    """Sharing both secrets, per holder and threshold."""
     combine_cell: float
-    """Rebuilding one secret: fixed, and per square of the threshold (none where all owners have the same holders)."""
+    """Rebuilding one secret, per square of the threshold."""
 
 
-def measure_units() -> Units:
-    """Time every part, in less than a CPU second."""
-    pairs = [KeyPair(os.urandom(32)) for _ in range(_PEERS)]
-    signers = [SigningKey(os.urandom(32)) for _ in range(_PEERS)]
-    peers = [KeyPair(os.urandom(32)).public for _ in range(_PEERS)]
-    context, plain, statement = os.urandom(32), bytes(2 * SHARE_BYTES), bytes(120)
-    keys = [pair.agree(peer, context) for pair, peer in zip(pairs, peers, strict=True)]
-    key, signed = keys[0], [(signer.public, signer.sign(statement)) for signer in signers]
-    places = [(binding.share_nonce(0, i), binding.share_bound(context, 0, i)) for i in range(_PEERS)]
-    sealed = [seal(key, nonce, plain, bound) for key, (nonce, bound) in zip(keys, places, strict=True)]
+def measure_units(profile: Profile) -> Units:
+    """Time every part, in a few CPU seconds: two small rounds of ``profile``, and words and shares alone."""
+    signer, pair, peer = SigningKey(os.urandom(32)), KeyPair(os.urandom(32)), KeyPair(os.urandom(32)).public
+    statement, keys = os.urandom(80), [os.urandom(32) for _ in range(8)]
+    signature = signer.sign(statement)
     words, update = np.zeros(_WORDS, np.uint32), np.linspace(-1, 1, _WORDS, dtype=np.float32)
     encoding = Encoding(_WORDS, 1.0, 16, 1, 32)
     vector = Masked(bytes(16), 0, 0, words)
@@ -80,51 +69,23 @@ def measure_units() -> Units:
         nonlocal words
         words += Masked.decode(written, client=0, stage="masked").vector(encoding)
 
-    def agree() -> None:
-        for i, (pair, peer) in enumerate(zip(pairs, peers, strict=True)):
-            pair.agree(peer, binding.key_info(context, i, _PEERS, b"mask"))
+    def reopen() -> None:
+        add_masks(words[:16], [pair.agree(peer, statement)])
 
-    def seal_all() -> None:
-        for i, key in enumerate(keys):
-            seal(key, binding.share_nonce(0, i), plain, binding.share_bound(context, 0, i))
-
-    def unseal_all() -> None:
-        for i, (key, text) in enumerate(zip(keys, sealed, strict=True)):
-            unseal(key, binding.share_nonce(0, i), text, binding.share_bound(context, 0, i))
-
-    def verify_all() -> None:
-        for public, signature in signed:
-            verify(public, signature, statement)
-
-    short = Endorsement(bytes(16), 0, 0, signed[0][1])
-    message = typical(lambda: _cross(short), 200)
-    rows = Inbox(bytes(16), 0, 0, tuple(enumerate(sealed)))
-    key_pair = typical(lambda: KeyPair(os.urandom(32)), 100)
-    share, share_cell = _line(_share, 8, 48)
-    combine, combine_cell = _line(_combine, 8, 48)
     return Units(
-        key_pair=key_pair,
-        agreement=typical(agree, 2) / _PEERS,
-        seal=typical(seal_all, 5) / _PEERS,
-        unseal=typical(unseal_all, 5) / _PEERS,
-        sign=typical(lambda: [signer.sign(statement) for signer in signers], 1) / _PEERS,
-        verify=typical(verify_all, 1) / _PEERS,
-        stream=typical(lambda: keystream(key), 300),
-        mask_word=typical(lambda: add_masks(words, [key] * 8), 1) / 8 / _WORDS,
-        round_value=typical(lambda: encoding.encode(update, 1, key), 1) / _WORDS,
+        stages=_lines(profile),
+        verify=typical(lambda: verify(signer.public, signature, statement), 20),
+        reopen=typical(reopen, 20),
+        mask_word=typical(lambda: add_masks(words, keys), 1) / len(keys) / _WORDS,
+        round_value=typical(lambda: encoding.encode(update, 1, keys[0]), 1) / _WORDS,
         write_word=typical(vector.encode, 1) / _WORDS,
         read_word=typical(read, 1) / _WORDS,
-        message=message,
-        call=_call() - 2 * key_pair - message,
-        row=(typical(lambda: dict(_cross(rows).sealed), 20) - message) / _PEERS,
-        share=share,
-        share_cell=share_cell,
-        combine=combine,
-        combine_cell=combine_cell,
+        share_cell=_slope(_share) / 2,  # twice as many holders as the threshold
+        combine_cell=_slope(_combine),
     )
 
 
-def typical(work: Callable[[], object], times: int, repeats: int = 15) -> float:
+def typical(work: Callable[[], object], times: int, repeats: int = 9) -> float:
     """CPU seconds of one ``work``: the median over ``repeats`` of the mean over ``times``."""
     taken = []
     for _ in range(repeats):
@@ -135,22 +96,30 @@ def typical(work: Callable[[], object], times: int, repeats: int = 15) -> float:
     return statistics.median(taken)
 
 
-def _call() -> float:
-    """A client's whole first stage without signing."""
-    terms = Terms(bytes(16), 0, 0, 100, 22, 13, 32, 16, 1, 1.0, _WORDS).encode()
-    me = enrol(1, os.urandom)[0]
-    return typical(lambda: Client(0, PROFILES["semi_honest"], Identity(me.signing_key)).advertise(terms), 50)
+def _lines(profile: Profile) -> dict[str, dict[str, Line]]:
+    """What a stage takes a client, from complete graphs of two sizes and next to no words."""
+    small, large = _per_client(_SMALL, profile), _per_client(_LARGE, profile)
+    lines: dict[str, dict[str, Line]] = {stage: {} for stage in STAGES}
+    for stage, party in small:
+        each = (large[stage, party] - small[stage, party]) / (_LARGE - _SMALL)
+        lines[stage][party] = Line(small[stage, party] - (_SMALL - 1) * each, each)
+    return lines
 
 
-def _cross(message: M) -> M:
-    return type(message).decode(message.encode(), client=0, stage=message.stage)
+def _per_client(clients: int, profile: Profile) -> dict[tuple[str, str], float]:
+    updates = np.zeros((clients, 1), np.float32)
+    lenient = replace(profile, policy=Policy(split_view=False))
+    taken: dict[tuple[str, str], list[float]] = {(s, party): [] for s in STAGES for party in ("client", "server")}
+    for _ in range(5):
+        spent = simulate_round(updates, threshold=CALIBRATED_THRESHOLD, profile=lenient, clip=1.0).cpu_seconds
+        for stage, party in taken:
+            taken[stage, party].append(spent[stage][party] / clients)
+    return {key: statistics.median(seconds) for key, seconds in taken.items()}
 
 
-def _line(work: Callable[[int], float], low: int, high: int) -> tuple[float, float]:
-    """Intercept and slope of ``work``, at thresholds ``low`` and ``high``, over the square of the threshold."""
-    first, second = work(low), work(high)
-    slope = (second - first) / (high**2 - low**2)
-    return first - slope * low**2, slope
+def _slope(work: Callable[[int], float], low: int = 8, high: int = 48) -> float:
+    """Of ``work``, between two thresholds, over the square of the threshold."""
+    return (work(high) - work(low)) / (high**2 - low**2)
 
 
 def _share(threshold: int) -> float:
@@ -165,4 +134,4 @@ def _combine(threshold: int) -> float:
     draw = np.random.default_rng(0)
     holders = np.array([draw.choice(2 * threshold, threshold, replace=False) for _ in secrets])
     given = np.take_along_axis(shares, holders[..., None], axis=1)
-    return typical(lambda: shamir.combine(holders, given), 1) / 100
+    return typical(lambda: shamir.combine(holders, given), 1) / len(secrets)
