@@ -1,0 +1,118 @@
+"""Whether a gradient pins its inputs down at all: the spectrum of the gradient's Jacobian in the inputs.
+
+A search that matched the gradient and still missed the inputs proves nothing about a stronger one, unless inputs that
+differ visibly have gradients that agree to within what the update shows. This tells the two apart.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, jvp, vjp
+
+from attacks.losses import LOSSES
+from attacks.matching import Matching, Victim, prepare
+from attacks.objectives import euclidean
+from attacks.registry import Case
+from attacks.view import Knowledge, Observation, Reconstruction, generator
+
+_STEPS = 300
+_OPEN = 0.25
+"""Share of open directions from which a claim says nothing about the inputs, whatever matched the gradient."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The spectrum of d gradient / d inputs at a claim, in parts of the gradient's norm per part of the value range.
+
+    ``largest`` singular value, and ``smallest`` an upper bound of the least. ``undetermined`` is the share of input
+    directions that could all be off by the whole value range at once while the gradient changes by no more than
+    ``mismatch``, the relative distance between the claim's gradient and the one that was seen.
+    """
+
+    largest: float
+    smallest: float
+    undetermined: float
+    mismatch: float
+
+    @property
+    def ill(self) -> bool:
+        """Whether a good part of the input could be anything as far as the gradient shows."""
+        return self.undetermined > _OPEN
+
+    @property
+    def says(self) -> str:
+        """A sentence for the report."""
+        return (
+            f"condition number at least {self.largest / self.smallest:.1e}; at a relative mismatch of "
+            f"{self.mismatch:.1e} the gradient leaves {self.undetermined:.0%} of the input directions open: "
+            + ("ill-conditioned, which is not protection" if self.ill else "determined")
+        )
+
+
+def conditioning(
+    obs: Observation, know: Knowledge, claim: Reconstruction, mismatch: float | None = None
+) -> Conditioning:
+    """The conditioning at a claim that holds inputs and labels for one gradient, in float64, by Lanczos iterations.
+
+    ``mismatch`` defaults to that of the claim itself; a smaller one asks how far a better search could get. The
+    density of the spectrum is that of stochastic Lanczos quadrature (Ubaru, Chen, Saad 2017, section 3) with one
+    probe, which overstates the least singular values and so understates what is open. Raises ValueError for a claim
+    without inputs or labels.
+    """
+    if claim.inputs is None or claim.labels is None:
+        raise ValueError("claim: the Jacobian is taken at claimed inputs and labels; this claim lacks them")
+    case = Case((obs,), know, generator(0))
+    victim = prepare(case, dict(obs.update), claim.labels, Matching(euclidean, dtype=torch.float64))
+    seen = torch.cat([obs.update[name].double().flatten() for name in victim.target])
+    point = ((claim.inputs.double() - victim.low) / (victim.high - victim.low)).flatten()
+    found = _gradient(victim, point)
+    if mismatch is None:
+        scale = float(found @ seen / found.square().sum())
+        mismatch = float((scale * found - seen).norm() / seen.norm())
+    nodes, weights = _spectrum(victim, point, found.norm())
+    moved = (weights * nodes * len(point)).cumsum(0).sqrt()
+    open_share = float(weights[moved < mismatch].sum())
+    return Conditioning(float(nodes[-1].sqrt()), float(nodes[0].sqrt()), open_share, mismatch)
+
+
+def _gradient(victim: Victim, point: Tensor) -> Tensor:
+    """The loss's gradient in all matched parameters (P,), at inputs in unit coordinates (D,)."""
+
+    def loss(matched: dict[str, Tensor]) -> Tensor:
+        state = ({**victim.parameters, **matched}, dict(victim.buffers))
+        return LOSSES[victim.loss](functional_call(victim.model, state, (victim.to_data(point),)), victim.labels)
+
+    slopes = grad(loss)({name: victim.parameters[name] for name in victim.target})
+    return torch.cat([slopes[name].flatten() for name in victim.target])
+
+
+def _spectrum(victim: Victim, point: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    """Ritz values of J^T J, ascending, and their weights, which sum to one."""
+    probe = torch.randn(len(point), generator=generator(0), dtype=torch.float64).to(point.device)
+    diagonal, beside = _lanczos(victim, point, probe / probe.norm(), norm)
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    floor = np.finfo(values.dtype).eps * values[-1]
+    return torch.from_numpy(values).clamp_min(floor), torch.from_numpy(vectors[0] ** 2)
+
+
+def _lanczos(victim: Victim, point: Tensor, start: Tensor, norm: Tensor) -> tuple[list[float], list[float]]:
+    """Diagonal and off-diagonal of J^T J in the Krylov basis of ``start``, kept orthogonal throughout."""
+
+    def gradient(at: Tensor) -> Tensor:
+        return _gradient(victim, at) / norm
+
+    pull = vjp(gradient, point)[1]
+    basis, diagonal, beside = [start], [], []
+    for _ in range(min(_STEPS, len(point))):
+        image = pull(jvp(gradient, (point,), (basis[-1],))[1])[0]
+        diagonal.append(float(image @ basis[-1]))
+        known = torch.stack(basis)
+        for _ in range(2):
+            image = image - known.T @ (known @ image)
+        beside.append(float(image.norm()))
+        if beside[-1] < 1e-14 * diagonal[0]:
+            break
+        basis.append(image / image.norm())
+    return diagonal, beside[: len(diagonal) - 1]
