@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
 from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
+from fedsim.encryption import colluded, deploy
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
 from fedsim.experiment import Experiment
 from fedsim.federation import Training, TrainingFailed, federate, recording
@@ -67,6 +68,7 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     grid = machine.grid(experiment)
     nodes = {client: client + 1 for client in grid.states}
     with one_thread():
+        deployment = deploy(grid, experiment, nodes)
         recorder = recording(grid, cell.scenario, nodes)
     log, history, cause, training = EvidenceLog(), [], None, None
     started = time.perf_counter()
@@ -79,14 +81,15 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
 
     try:
         with one_thread():
-            training = federate(recorder, experiment, nodes, on_round)
+            training = federate(recorder, experiment, nodes, on_round, deployment)
     except TrainingFailed as failed:
         cause = str(failed)
         progress.advance(max(0, experiment.scenario.federation.rounds + 1 - len(history)), "failed")
-    view = recorder.view(experiment.initial_model(), training.opened if training else ())
+    seen = recorder.view(experiment.initial_model(), training.opened if training else ())
+    view = colluded(deployment, cell.scenario, seen) if training else seen
     timings = {"training_seconds": time.perf_counter() - started}
     kept = training or Training(tuple(history), {})
-    save_training(place, experiment, kept, view, measured(cause, view, log, timings))
+    save_training(place, experiment, kept, view, measured(cause, view, log, timings, kept.protocol))
 
 
 def attack_cells(
@@ -181,7 +184,7 @@ def store_cell(
     save_tensors(place / "pictures.safetensors", {key: t for key, t in pictures.items() if key not in truths})
     if truth:
         save_tensors(place / "truth.safetensors", truths)
-    statement = guarantee(experiment, training.history)
+    given = guarantee(experiment, training.history)
     write_json(
         place / "cell.json",
         {
@@ -193,7 +196,7 @@ def store_cell(
             "cause": cause,
             "data": experiment.dataset.note,
             "training": list(training.history),
-            "privacy": asdict(statement) if statement else None,
+            "privacy": given.as_dict() if given else None,
             "side_channels": side_channels(view),
             "cost": bytes_on_the_wire(view),
             "attacks": held + outcomes,

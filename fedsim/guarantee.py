@@ -1,15 +1,36 @@
 """The differential privacy that one trained cell gives, from the defences it ran and how training really went."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedsim.client import holdings
 from fedsim.experiment import Experiment
+from fedsim.observers import Observer, observers
 from fedsim.privacy import PrivacyStatement, statement, touches_per_round
 from strategies.client_dp import ClientDP
+from strategies.secure_aggregation import SecureAggregation
 
 
-def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> PrivacyStatement | None:
+@dataclass(frozen=True)
+class Guarantee:
+    """The statement against a server that reads every update and, under secure aggregation, who else sees what."""
+
+    statement: PrivacyStatement
+    observers: tuple[Observer, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The statement's fields, with the observers beside them."""
+        caution = (
+            "sums are accounted as if rounding came after the addition; the sum of rounded Gaussians is not exactly one"
+        )
+        fields = asdict(self.statement)
+        if self.observers:
+            fields["cautions"] = [*fields["cautions"], caution]
+        return {**fields, "observers": [asdict(observer) for observer in self.observers]}
+
+
+def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> Guarantee | None:
     """The cell's privacy statement; None for a protocol without differential privacy, or if nothing was released.
 
     A client whose answer failed counts as one that released: the server may have read what it refused.
@@ -28,7 +49,7 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> P
     held = [len(holdings(indices, federation)) for indices in experiment.division.clients]
     fewest = min(held)
     asked = federation.cohort or federation.clients
-    return statement(
+    stated = statement(
         defence,
         rounds=federation.rounds,
         participations=max(took_part.values()),
@@ -42,4 +63,14 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> P
             local_steps=federation.local_steps,
             steps_per_epoch=-(-fewest // min(federation.batch_size, fewest)),
         ),
+    )
+    aggregation = next((d for d in scenario.protocol if isinstance(d, SecureAggregation)), None)
+    if aggregation is None:
+        return Guarantee(stated)
+    summed = [len(row["answered"]) for row in history if row.get("answered")]
+    if defence.level == "example" or not summed:
+        return Guarantee(stated)  # noise inside local steps does not simply add up over clients
+    return Guarantee(
+        stated,
+        observers(defence, aggregation, releases=stated.releases, cohort=asked, survivors=min(summed), colluders=0),
     )

@@ -167,5 +167,5 @@ def test_an_update_that_was_refused_was_released_all_the_same():
         {"round": 2, "answered": [0], "failed": {"1": "its update is not finite", "2": "its update is not finite"}},
     ]
     only_refused = [{"round": 1, "answered": [], "failed": {"2": "its update is not finite"}}]
-    assert guarantee(made, history).participations == 2
-    assert guarantee(made, only_refused).epsilon == pytest.approx(10.0, rel=5e-3)
+    assert guarantee(made, history).statement.participations == 2
+    assert guarantee(made, only_refused).statement.epsilon == pytest.approx(10.0, rel=5e-3)

@@ -1,0 +1,45 @@
+"""Epsilon by observer under secure aggregation."""
+
+import pytest
+
+from fedsim.observers import observers
+from fedsim.privacy import epsilons
+from strategies.client_dp import ClientDP
+from strategies.secure_aggregation import SecureAggregation
+
+DP = ClientDP(noise_multiplier=1.0)
+
+
+def by_name(**counts):
+    fields = {"releases": 1, "cohort": 16, "survivors": 16, "colluders": 0, **counts}
+    weight = fields.pop("max_weight", 1)
+    return {o.observer: o for o in observers(DP, SecureAggregation(max_weight=weight), **fields)}
+
+
+def test_one_update_costs_what_it_does_without_masks():
+    assert by_name()["the server, on one update"].epsilon == epsilons(1.0, 1, DP.delta)[0]
+
+
+def test_only_the_threshold_of_survivors_is_sure():
+    seen = by_name()
+    assert seen["the server, on the sum, guaranteed"].noise_of == 9  # more than half of 16
+    assert seen["the server, on the sum, as it was"].noise_multiplier == pytest.approx(4.0)
+    assert seen["an outsider"].epsilon == pytest.approx(epsilons(4.0, 1, DP.delta)[0])
+
+
+def test_dropouts_and_collusion_take_noise_away():
+    whole, fewer = by_name(), by_name(survivors=10, colluders=3)
+    assert fewer["the server, on the sum, as it was"].noise_of == 7
+    assert fewer["the server, on the sum, guaranteed"].noise_of == 6
+    for name in ("the server, on the sum, guaranteed", "the server, on the sum, as it was", "an outsider"):
+        assert fewer[name].epsilon > whole[name].epsilon
+
+
+def test_with_all_others_colluding_only_the_own_noise_is_left():
+    assert by_name(colluders=15)["the server, on the sum, as it was"].epsilon == epsilons(1.0, 1, DP.delta)[0]
+
+
+def test_a_heavy_client_hides_behind_light_ones_less():
+    light, heavy = by_name(), by_name(max_weight=8)
+    assert heavy["an outsider"].noise_multiplier == pytest.approx((1 + 15 / 64) ** 0.5)
+    assert heavy["an outsider"].epsilon > light["an outsider"].epsilon
