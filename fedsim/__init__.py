@@ -4,9 +4,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from fedsim.mistakes import install
-
-install()  # before the imports that take seconds: Ctrl-C ends these too
+from fedsim.mistakes import leaving_on_interrupt, tell_in_a_line
 
 # Flower reads this when it is imported; a simulator for privacy reviews does not phone home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -24,19 +22,22 @@ for _name in ("strategies", "attacks", "crypto"):
             f"{_found and _found.origin}; uninstall the other package or run from fedsim's checkout"
         )
 
-from fedsim.cli import main  # noqa: E402
-from fedsim.run import Result, run  # noqa: E402
-from fedsim.scenario import (  # noqa: E402
-    Adversary,
-    Attack,
-    AttackBudget,
-    Federation,
-    Partition,
-    Scenario,
-    Task,
-)
-from strategies.client_dp import ClientDP  # noqa: E402
-from strategies.secure_aggregation import SecureAggregation  # noqa: E402
+with leaving_on_interrupt():
+    from fedsim.cli import main
+    from fedsim.run import Result, run
+    from fedsim.scenario import (
+        Adversary,
+        Attack,
+        AttackBudget,
+        Federation,
+        Partition,
+        Scenario,
+        Task,
+    )
+    from strategies.client_dp import ClientDP
+    from strategies.secure_aggregation import SecureAggregation
+
+tell_in_a_line()
 
 __all__ = [
     "Adversary",

@@ -1,12 +1,11 @@
 """The command line: ``fedsim run``, ``attack``, ``report``, ``list``; scenario scripts take the flags of ``run``."""
 
-import os
 import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.table import Table
 from attacks import available
 from fedsim.again import attack_again, report_again
 from fedsim.dry_run import forecast
-from fedsim.mistakes import BAD_INPUT, INTERRUPTED, mendable
+from fedsim.mistakes import BAD_INPUT, leave, mendable
 from fedsim.report.terminal import print_summary
 from fedsim.run import Engine, Result, run
 from fedsim.scenario import Scenario
@@ -55,16 +54,9 @@ def refuses_bad_input(command: Callable[..., None]) -> Callable[..., None]:
                 typer.echo(f"error: {line}", err=True)
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            _leave("interrupted")
+            leave("interrupted")
 
     return guarded
-
-
-def _leave(last_words: str) -> NoReturn:
-    typer.echo(last_words, err=True)
-    # Threads of an attack or of Ray may still be busy; the user has asked to be gone now.
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
 
 
 def _typed(*words: str, **flags: Any) -> str:
@@ -103,15 +95,14 @@ def run_command(
     if dry_run:
         typer.echo(forecast(asked, engine))
         return
-    typed = _typed(
-        "run", _nearby(scenario), seed=seed, engine=engine, address=address, out=out, no_truth=no_truth, quiet=quiet
-    )
+    where = {"engine": None if engine == "inline" else engine, "address": address, "out": out}
+    typed = _typed("run", _nearby(scenario), seed=seed, **where, no_truth=no_truth, quiet=quiet)
     try:
         result = run(
             asked, out, engine=engine, address=address, resume=resume, truth=not no_truth, quiet=quiet, command=typed
         )
     except KeyboardInterrupt:
-        _leave(f"interrupted; finished cells are kept. Go on with: {typed} --resume")
+        leave(f"interrupted; finished cells are kept. Go on with: {typed} --resume")
     _finish(result, quiet)
 
 

@@ -1,7 +1,13 @@
 """How a program ends where the user, or Ctrl-C, is the reason: in one line for each mistake, not in a traceback."""
 
+import os
+import signal
 import sys
-from types import TracebackType
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -10,9 +16,7 @@ INTERRUPTED = 130
 
 def mendable(error: BaseException) -> list[str]:
     """One line for each thing that the user can mend; none where the error is not of that kind."""
-    if not isinstance(error, ValueError | RuntimeError):
-        return []
-    # Late, so that the hook is there before these imports, which take seconds.
+    # Late, so that this module can be there before these imports, which take seconds.
     from pydantic import ValidationError
 
     from fedsim.grids import GridError
@@ -28,20 +32,39 @@ def mendable(error: BaseException) -> list[str]:
     return []
 
 
-def install() -> None:
-    """Tell mistakes plainly in whatever imports fedsim; other errors, and interactive sessions, stay as they are."""
+def tell_in_a_line() -> None:
+    """From now on an uncaught mistake ends a program plainly; other errors, and interactive sessions, do as before."""
     before = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if hasattr(sys, "ps1"):
+        if hasattr(sys, "ps1") or not (lines := mendable(error)):
             before(kind, error, trace)
-        elif isinstance(error, KeyboardInterrupt):
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
-        elif lines := mendable(error):
+        else:
             print(*(f"error: {line}" for line in lines), sep="\n", file=sys.stderr)
             sys.exit(BAD_INPUT)
-        else:
-            before(kind, error, trace)
 
     sys.excepthook = tell
+
+
+def leave(last_words: str) -> NoReturn:
+    """End the process at once, whatever its threads do."""
+    print(last_words, file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
+
+
+@contextmanager
+def leaving_on_interrupt() -> Iterator[None]:
+    """While modules are imported Ctrl-C ends the process: raised in their midst, some would swallow or garble it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave_now(number: int, frame: FrameType | None) -> None:
+        leave("interrupted")
+
+    signal.signal(signal.SIGINT, leave_now)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
