@@ -35,6 +35,7 @@ with leaving_on_interrupt():
         Task,
     )
     from strategies.client_dp import ClientDP
+    from strategies.homomorphic import Homomorphic
     from strategies.secure_aggregation import SecureAggregation
 
 tell_in_a_line()
@@ -45,6 +46,7 @@ __all__ = [
     "AttackBudget",
     "ClientDP",
     "Federation",
+    "Homomorphic",
     "Partition",
     "Result",
     "Scenario",

@@ -61,7 +61,7 @@ def rung(scenario: Scenario, round: int, contributors: int = 1) -> str:
 
 def in_words(scenario: Scenario) -> list[str]:
     """The threat model as sentences, for the report and for ``--dry-run``."""
-    federation, knows = scenario.federation, scenario.adversary.knows
+    federation, knows, colluders = scenario.federation, scenario.adversary.knows, scenario.adversary.colluders
     asked = federation.cohort or federation.clients
     sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
     stack = ", then ".join(defence.describe() for defence in scenario.protocol)
@@ -72,5 +72,8 @@ def in_words(scenario: Scenario) -> list[str]:
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",
         "The server sees every message, and knows the architecture, the weights that it sent and the loss.",
         f"It is also told {listed([KNOWLEDGE[fact] for fact in knows])}." if knows else "It is told nothing else.",
-        "It does not see any client's memory, any random seed, or which examples a client used.",
+        *([f"{counted(colluders, 'client')} of the federation help it with all they hold."] if colluders else []),
+        "It does not see any other client's memory, any random seed, or which examples a client used."
+        if colluders
+        else "It does not see any client's memory, any random seed, or which examples a client used.",
     ]

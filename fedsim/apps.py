@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from attacks.losses import LOSSES
 from fedsim.client import GradientOf, batches, local_update, plain_gradient
+from fedsim.encryption import colluded, colludes, deploy
 from fedsim.evidence import EvidenceLog, measured
 from fedsim.experiment import Experiment, experiment_from_config
 from fedsim.federation import federate, recording, roll_call
@@ -19,6 +20,8 @@ from fedsim.store import RunFolder, save_training
 from strategies.base import ClientContext
 from strategies.client_mod import defence_mod, evidence_of
 from strategies.federated import DROPPED_OUT
+from strategies.he_client import HomomorphicClient
+from strategies.homomorphic import Homomorphic
 from strategies.secagg_client import SecureAggregationClient
 from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
@@ -27,7 +30,7 @@ from strategies.stack import Stack
 def _stack_of(message: Message, context: Context) -> Stack:
     """The protocol's stack; in the stages of one that hides updates itself, what comes before that."""
     stack = Stack(experiment_from_config(context.run_config).scenario.protocol)
-    return stack.on_numbers if message.metadata.message_type.startswith("train.sa_") else stack
+    return stack.on_numbers if message.metadata.message_type.startswith(("train.sa_", "train.he_")) else stack
 
 
 def _noise_of(message: Message, context: Context, purpose: str) -> torch.Generator:
@@ -76,6 +79,15 @@ def _secure_aggregation_of(context: Context) -> SecureAggregation:
     return next(defence for defence in protocol if isinstance(defence, SecureAggregation))
 
 
+def _homomorphic_of(context: Context) -> Homomorphic:
+    protocol = experiment_from_config(context.run_config).scenario.protocol
+    return next(defence for defence in protocol if isinstance(defence, Homomorphic))
+
+
+def _colludes(context: Context) -> bool:
+    return colludes(experiment_from_config(context.run_config).scenario, int(context.node_config["partition-id"]))
+
+
 def train(message: Message, context: Context) -> Message:
     """One client's round: load what it holds, train from the weights received, answer with the update."""
     started = time.process_time()
@@ -118,6 +130,7 @@ def protected_train(message: Message, context: Context) -> Message:
 client_app = ClientApp()
 client_app.train()(protected_train)
 SecureAggregationClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at).register(client_app)
+HomomorphicClient(protected_train, _homomorphic_of, _noise_of, _drops_out, _colludes).register(client_app)
 
 
 @client_app.query("partition")
@@ -136,9 +149,10 @@ def main(grid: Grid, context: Context) -> None:
     experiment = experiment_from_config(context.run_config)
     scenario = experiment.scenario
     nodes = roll_call(grid, scenario.federation.clients)
+    deployment = deploy(grid, experiment, nodes)
     recorder = recording(grid, scenario, nodes)
-    training = federate(recorder, experiment, nodes)
+    training = federate(recorder, experiment, nodes, deployment=deployment)
     if out := str(context.run_config.get("out", "")):
-        view = recorder.view(experiment.initial_model(), training.opened)
+        view = colluded(deployment, scenario, recorder.view(experiment.initial_model(), training.opened))
         place = RunFolder.open(Path(out), scenario).cell(scenario.digest)
-        save_training(place, experiment, training, view, measured(None, view, EvidenceLog(), {}))
+        save_training(place, experiment, training, view, measured(None, view, EvidenceLog(), {}, training.protocol))

@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,21 @@ class EvidenceLog:
         }
 
 
-def measured(cause: str | None, view: View, log: EvidenceLog, timings: Mapping[str, float]) -> dict[str, Any]:
-    """What one training proved and took; ``cause`` says why it could not go on."""
+def measured(
+    cause: str | None,
+    view: View,
+    log: EvidenceLog,
+    timings: Mapping[str, float],
+    protocol: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What one training proved and took; ``cause`` says why it could not go on, ``protocol`` what its server states."""
     return {
         "cause": cause,
-        "evidence": {"clients": log.summary("evidence"), "wire": on_the_wire(view)},
+        "evidence": {
+            "clients": log.summary("evidence"),
+            "wire": on_the_wire(view),
+            **({"protocol": dict(protocol)} if protocol else {}),
+        },
         "timings": {**timings, "client": log.summary("timings")},
     }
 

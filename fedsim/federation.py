@@ -1,7 +1,7 @@
 """The federation: the round, from cohort to accuracy, over any Flower grid."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import torch
@@ -9,12 +9,16 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from fedsim.client import update_kind
+from crypto.he import HEError
+from fedsim.client import trainable, update_kind
+from fedsim.encryption import encryption_of, model_held, protocol_evidence
 from fedsim.experiment import Experiment
 from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
 from strategies.federated import FederatedMean
+from strategies.he_deployment import Deployment
+from strategies.he_server import SERVERS
 from strategies.ideal import IdealAggregation
 from strategies.opened import Opened
 from strategies.recorder import RecordingGrid
@@ -37,7 +41,9 @@ class Training:
     history: tuple[Mapping[str, Any], ...]
     state: Mapping[str, Tensor]
     opened: tuple[Opened, ...] = ()
-    """What the protocol let the server read, where that is a sum over the cohort."""
+    """What the protocol let the server read of hidden updates."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """What the server's side of the protocol proves by itself, for the evidence."""
 
 
 def federate(
@@ -45,25 +51,30 @@ def federate(
     experiment: Experiment,
     nodes: Mapping[int, int],
     on_round: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    deployment: Deployment | None = None,
 ) -> Training:
     """Train for the scenario's rounds over ``grid``; ``nodes`` maps partition ids to node ids.
 
+    ``deployment`` holds the keys of a homomorphic protocol (``fedsim.encryption.deploy``).
     Raises TrainingFailed where no client can be used in a round or the model diverges.
     """
     scenario, seed = experiment.scenario, experiment.seed
     model = experiment.initial_model()
-    strategy = strategy_for(scenario, seed, nodes, [name for name, _ in model.named_parameters()])
+    strategy = strategy_for(scenario, seed, nodes, list(trainable(model)), deployment)
     arrays = ArrayRecord(dict(model.state_dict()))
     history = [{"round": 0, **_evaluate(model, experiment)}]
     on_round(history[0])
     for round in range(1, scenario.federation.rounds + 1):
-        moved, metrics = strategy.train_round(grid, round, arrays)
+        try:
+            moved, metrics = strategy.train_round(grid, round, arrays)
+            arrays = moved or arrays
+            model.load_state_dict(model_held(deployment, strategy, arrays).to_torch_state_dict())
+        except HEError as error:
+            raise TrainingFailed(f"round {round}: {type(error).__name__}: {error}") from error
         record = asdict(strategy.rounds[-1])
         record["failed"] = {str(client): reason for client, reason in record["failed"].items()}
         if moved is None and record["aborted"] is None:
             raise TrainingFailed(f"round {round} ended without a usable client: {_reasons(record)}")
-        arrays = moved or arrays
-        model.load_state_dict(arrays.to_torch_state_dict())
         row = {**record, **(metrics or {}), **_evaluate(model, experiment)}
         history.append(row)
         on_round(row)
@@ -74,12 +85,21 @@ def federate(
                 f"training diverged in round {round} (loss {row['loss']}); lower federation.learning_rate = "
                 f"{scenario.federation.learning_rate:g} or the noise"
             )
-    opened = strategy.opened if isinstance(strategy, SecureFederatedMean) else ()
-    return Training(tuple(history), {name: t.clone() for name, t in model.state_dict().items()}, tuple(opened))
+    state = {name: t.clone() for name, t in model.state_dict().items()}
+    return Training(tuple(history), state, tuple(strategy.opened), protocol_evidence(strategy))
 
 
-def strategy_for(scenario: Scenario, seed: int, nodes: Mapping[int, int], parameters: Sequence[str]) -> FederatedMean:
-    """The server's side of the scenario's protocol; ``parameters`` are the names that an update has."""
+def strategy_for(
+    scenario: Scenario,
+    seed: int,
+    nodes: Mapping[int, int],
+    parameters: Sequence[str],
+    deployment: Deployment | None = None,
+) -> FederatedMean:
+    """The server's side of the scenario's protocol; ``parameters`` are the names that an update has.
+
+    Raises TrainingFailed for a homomorphic protocol without keys.
+    """
     federation = scenario.federation
     gradients = update_kind(federation) == "gradient"
     rate = federation.server_learning_rate
@@ -91,7 +111,13 @@ def strategy_for(scenario: Scenario, seed: int, nodes: Mapping[int, int], parame
         "step_size": -rate * federation.learning_rate if gradients else rate,
         "weighted": federation.weighted,
     }
-    return SecureFederatedMean(parameters=parameters, **common) if aggregation_of(scenario) else FederatedMean(**common)
+    if aggregation_of(scenario):
+        return SecureFederatedMean(parameters=parameters, **common)
+    if encryption := encryption_of(scenario):
+        if deployment is None:
+            raise TrainingFailed("a homomorphic protocol needs its keys: pass what fedsim.encryption.deploy returns")
+        return SERVERS[encryption.keys](parameters=parameters, keys=deployment.server, **common)
+    return FederatedMean(**common)
 
 
 def aggregation_of(scenario: Scenario) -> SecureAggregation | None:
@@ -110,8 +136,14 @@ def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> Recor
     return RecordingGrid(
         IdealAggregation(grid) if aggregation is not None and aggregation.mode == "ideal" else grid,
         partition_of={node: client for client, node in nodes.items()}.__getitem__,
-        keep=scenario.attacked_rounds.__contains__,
+        keep=_kept(scenario).__contains__,
     )
+
+
+def _kept(scenario: Scenario) -> Collection[int]:
+    """The rounds of which the adversary needs the arrays; colluders follow the model from the first round on."""
+    attacked = scenario.attacked_rounds
+    return range(1, max(attacked) + 1) if scenario.adversary.colluders else attacked
 
 
 def cohort(scenario: Scenario, seed: int, round: int) -> list[int]:

@@ -16,10 +16,11 @@ from attacks.losses import LOSSES
 from fedsim.frozen import Json, frozen
 from fedsim.names import nearest
 from strategies.client_dp import ClientDP
+from strategies.homomorphic import Homomorphic
 from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
-Defence = Annotated[ClientDP | SecureAggregation, Field(discriminator="kind")]
+Defence = Annotated[ClientDP | SecureAggregation | Homomorphic, Field(discriminator="kind")]
 """Every defence that a protocol may hold, told apart by ``kind``."""
 
 Grant = Literal[
@@ -138,6 +139,8 @@ class Adversary(Part):
         "public",
         "public_labels",
     )
+    colluders: int = Field(0, ge=0)
+    """Clients that help the server with all they hold; the last ones by number."""
 
     @field_validator("knows")
     @classmethod
@@ -203,9 +206,18 @@ class Scenario(Part):
     def _everything_fits(self) -> Self:
         problems = Stack(self.protocol).problems()
         for index, defence in enumerate(self.protocol):
-            if isinstance(defence, SecureAggregation):
+            if isinstance(defence, SecureAggregation | Homomorphic):
                 cohort = self.federation.cohort or self.federation.clients
                 problems += [f"protocol[{index}].{problem}" for problem in defence.cohort_problems(cohort)]
+            if (
+                isinstance(defence, Homomorphic)
+                and 0 < defence.encrypted_fraction < 1
+                and not self.task.public_fraction
+            ):
+                problems.append(
+                    "task.public_fraction = 0: the coordinates to encrypt are chosen on public data; leave some"
+                )
+        problems += self._collusion_problems()
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
@@ -227,6 +239,20 @@ class Scenario(Part):
             self._check_axes(self.compare)
             self._check_each_cell_differs()
         return self
+
+    def _collusion_problems(self) -> list[str]:
+        colluders = self.adversary.colluders
+        if not colluders > 0:
+            return []
+        if colluders >= self.federation.clients:
+            return [f"adversary.colluders = {colluders}: leaves no victim among {self.federation.clients} clients"]
+        return [
+            f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
+            "compare plain updates and keys = 'clients_share_key'"
+            for defence in self.protocol
+            if isinstance(defence, SecureAggregation)
+            or (isinstance(defence, Homomorphic) and defence.keys == "trusted_decryptor")
+        ]
 
     def _check_axes(self, compare: Mapping[str, Mapping[str, Any]]) -> None:
         for axis, labels in compare.items():

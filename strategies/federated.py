@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from attacks.view import Kind
+from strategies.opened import Opened
 from strategies.stack import Stack
 
 DROPPED_OUT = 1001
@@ -61,6 +62,7 @@ class FederatedMean(Strategy):
         self.step_size = step_size
         self.weighted = weighted
         self.rounds: list[RoundRecord] = []
+        self.opened: list[Opened] = []  # what the protocol let this server read of hidden updates
         self._sent: dict[str, Tensor] = {}
 
     def summary(self) -> None:

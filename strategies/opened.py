@@ -1,4 +1,4 @@
-"""What a protocol lets its server read, round by round: a sum."""
+"""What a protocol lets its server read, round by round: a sum, or of one client what is not hidden."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,13 @@ from attacks.view import Kind
 
 @dataclass(frozen=True)
 class Opened:
-    """The sum of one round over ``contributors`` clients, weighted where the protocol weights."""
+    """The sum of one round over ``contributors`` clients, weighted where the protocol weights.
+
+    With ``client`` it is what can be read of that client's own update: the whole, or some of its parameters.
+    """
 
     round: int
     kind: Kind
     arrays: Mapping[str, Tensor]
     contributors: int
+    client: int | None = None

@@ -118,7 +118,7 @@ class RecordingGrid(Grid):
     def view(self, model: nn.Module, opened: Sequence[Opened] = ()) -> View:
         """The server's view so far; ``model`` is the architecture of which the state crossed the wire.
 
-        ``opened`` are the sums that the server's side of a protocol computed from what it received.
+        ``opened`` is what the server's side of a protocol could read in what it received.
 
         A reply's ArrayRecord ``update`` is an update of the kind that the instruction's ``update_kind`` says, with
         ``buffers`` beside it. Any other reply is read as new weights where its only ArrayRecord has the entries and
@@ -146,9 +146,9 @@ class RecordingGrid(Grid):
                     raise ValueError(misfit)
                 updates += found
         updates += [
-            Update(total.round, None, total.kind, self._sent_in[total.round], total.arrays, total.contributors)
-            for total in opened
-            if total.round in self._sent_in
+            Update(o.round, o.client, o.kind, self._sent_in[o.round], o.arrays, o.contributors)
+            for o in opened
+            if o.round in self._sent_in
         ]
         return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates))
 

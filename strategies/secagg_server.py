@@ -51,7 +51,6 @@ class SecureFederatedMean(FederatedMean):
         super().__init__(**federated)
         self.parameters = tuple(parameters)
         self.defence = next(d for d in self.stack.defences if isinstance(d, SecureAggregation))
-        self.opened: list[Opened] = []
         self._session = os.urandom(16)
 
     def train_round(

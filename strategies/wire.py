@@ -16,6 +16,8 @@ MASKED = "fedsim.masked"
 """Serialisation type of a vector that opens only in the sum over its cohort."""
 ENCODED = "fedsim.encoded"
 """Serialisation type of a vector that only a trusted party may see, to add it."""
+CIPHERTEXT = "fedsim.ciphertext"
+"""Serialisation type of a homomorphic ciphertext."""
 
 
 class Reader:

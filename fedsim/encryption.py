@@ -1,0 +1,95 @@
+"""What homomorphic encryption changes around the round: keys before it, who can measure accuracy, what it proves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, RecordDict
+from flwr.serverapp import Grid
+
+from attacks import View
+from crypto.he.presets import describe
+from fedsim.client import trainable
+from fedsim.experiment import Experiment
+from fedsim.scenario import Scenario
+from fedsim.sensitivity import sensitivity
+from strategies.federated import FederatedMean
+from strategies.he_collusion import joint_view
+from strategies.he_deployment import Deployment, all_alike, hand_out
+from strategies.he_server import BlindMean, HomomorphicMean
+from strategies.homomorphic import Homomorphic
+
+WATCHED = 0
+"""The client whose copy the experimenter opens to measure accuracy where the server holds no model."""
+
+
+def encryption_of(scenario: Scenario) -> Homomorphic | None:
+    """The protocol's homomorphic encryption, if it has one."""
+    return next((defence for defence in scenario.protocol if isinstance(defence, Homomorphic)), None)
+
+
+def deploy(grid: Grid, experiment: Experiment, nodes: Mapping[int, int]) -> Deployment | None:
+    """Hand out the keys that the protocol needs, over ``grid``, past the server and its record; None for no keys.
+
+    Raises TaskError where the coordinates to encrypt cannot be chosen, HEError where a client takes no key.
+    """
+    federation, defence = experiment.scenario.federation, encryption_of(experiment.scenario)
+    if defence is None:
+        return None
+    if 0 < defence.encrypted_fraction < 1:
+        ranks = sensitivity(experiment, defence.sensitivity)
+    else:
+        ranks = all_alike(sum(p.numel() for p in trainable(experiment.initial_model()).values()))
+    return hand_out(grid, nodes, defence, federation.cohort or federation.clients, ranks)
+
+
+def model_held(deployment: Deployment | None, strategy: FederatedMean, arrays: ArrayRecord) -> ArrayRecord:
+    """The global model as its holder has it: the server's ``arrays``, or the watched client's copy.
+
+    Raises HEError where that client cannot show it.
+    """
+    if not isinstance(strategy, BlindMean) or deployment is None:
+        return arrays
+    config = strategy.config(strategy.rounds[-1].round)
+    return deployment.model_of(WATCHED, arrays, RecordDict({"config": config, **strategy.unseen(0)}))
+
+
+def colluded(deployment: Deployment | None, scenario: Scenario, view: View) -> View:
+    """The view that the adversary has: the server's, or what server and colluders read together."""
+    defence = encryption_of(scenario)
+    if deployment is None or defence is None or not scenario.adversary.colluders or not view.messages:
+        return view
+    if defence.holder.holder != "clients":
+        return view
+    accomplice = scenario.federation.clients - 1
+    secret = deployment.secret_of(accomplice)
+    return joint_view(view, secret, deployment.server, defence, scenario.attacked_rounds)
+
+
+def colludes(scenario: Scenario, client: int) -> bool:
+    """Whether a client helps the server: the last ones by number do, since attacks take their victims from the first.
+
+    One holds the same key as all, so that further ones add nothing.
+    """
+    return client >= scenario.federation.clients - scenario.adversary.colluders
+
+
+def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
+    """What a review has to know of the keys, and what the server's half measured; empty without encryption."""
+    if not isinstance(strategy, HomomorphicMean):
+        return {}
+    defence, context = strategy.defence, strategy.keys.context
+    chosen = context.parameters
+    evidence = {
+        "findings": list(defence.holder.findings(defence.scheme)),
+        "parameters": describe(chosen),
+        "security_bits": 128,
+        "secret_key_at": list(defence.holder.holders(seeded=defence.seeded)),
+        "server_holds_secret_key": strategy.keys.mistake is not None,
+        "stated_error_of_a_sum": chosen.sum_error(context.cohort),
+        "encrypted_parameters": len(strategy.sealing.selection.encrypted),
+        "clear_parameters": len(strategy.sealing.selection.clear),
+        "server_cpu_seconds": dict(strategy.cpu_seconds),
+    }
+    if isinstance(strategy, BlindMean):
+        evidence["accuracy_measured_by"] = f"client {WATCHED}, whose copy is opened: the server holds no model"
+    return evidence

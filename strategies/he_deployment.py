@@ -1,0 +1,140 @@
+"""Who is given which key before training, and what each party but the server can do with it.
+
+All of it goes past the server: over the key authority's own channel to the clients (``grid``, unrecorded).
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from numpy.typing import ArrayLike, NDArray
+
+from crypto.he import (
+    Ciphertext,
+    HEError,
+    PublicContext,
+    SecretContext,
+    Selection,
+    TrustedDecryptor,
+    generate_keys,
+    open_public,
+    open_secret,
+    select,
+)
+from strategies.he_sealing import Sealing, mask_of
+from strategies.homomorphic import Homomorphic
+
+
+class DecryptorParty:
+    """The trusted decryptor as the server reaches it: bytes of a sum in, the sum's values out."""
+
+    def __init__(self, secret: bytes, minimum_cohort: int) -> None:
+        self._secret = open_secret(secret)
+        self._policy = TrustedDecryptor(self._secret, minimum_cohort)
+        self.cpu_seconds = 0.0
+
+    def open(self, total: bytes, round: int) -> NDArray[Any]:
+        """The values of the round's sum; raises HEError for what the decryptor refuses."""
+        started = time.process_time()
+        values = self._policy.open(Ciphertext.from_bytes(total, self._secret.public), round)
+        self.cpu_seconds += time.process_time() - started
+        return values
+
+
+@dataclass(frozen=True)
+class ServerKeys:
+    """What the server is given: never a secret key, except under ``server_holds_key``.
+
+    Raises SecretKeyExposedError where ``public`` carries a secret key.
+    """
+
+    public: bytes = field(repr=False)
+    selection: Selection
+    decryptor: DecryptorParty | None = None
+    mistake: bytes | None = field(default=None, repr=False)
+    """The secret key, where the deployment makes the mistake to give it to the server."""
+
+    def __post_init__(self) -> None:
+        open_public(self.public)
+
+    @property
+    def context(self) -> PublicContext:
+        """Enough to add."""
+        return open_public(self.public)
+
+    @property
+    def secret(self) -> SecretContext | None:
+        """None on every server that does not make the mistake."""
+        return None if self.mistake is None else open_secret(self.mistake)
+
+    def sealing(self, defence: Homomorphic) -> Sealing:
+        """How this federation's vectors are put together."""
+        return Sealing(defence, self.context, self.selection)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One federation's keys, handed out; the experimenter's, who alone may look into clients through ``grid``."""
+
+    server: ServerKeys
+    grid: Grid = field(repr=False)
+    nodes: Mapping[int, int]
+
+    def model_of(self, client: int, first: ArrayRecord, catch_up: RecordDict) -> ArrayRecord:
+        """The model that a client holds once it has decrypted what the server has for it: to measure accuracy.
+
+        Raises HEError where the client cannot tell.
+        """
+        reply = self._ask(client, "query.he_model", RecordDict({"arrays": first, **dict(catch_up)}))
+        return reply.content.array_records["model"]
+
+    def secret_of(self, client: int) -> bytes:
+        """The secret key that a client hands over which colludes; raises HEError for one that does not."""
+        reply = self._ask(client, "query.he_collude", RecordDict())
+        return cast(bytes, reply.content.config_records["key"]["secret"])
+
+    def _ask(self, client: int, action: str, content: RecordDict) -> Message:
+        replies = list(self.grid.send_and_receive([Message(content, self.nodes[client], action, group_id="0")]))
+        if not replies or replies[0].has_error():
+            raise HEError(f"client {client}: {replies[0].error.reason if replies else 'does not answer'}")
+        return replies[0]
+
+
+def hand_out(
+    grid: Grid, nodes: Mapping[int, int], defence: Homomorphic, cohort: int, sensitivity: ArrayLike
+) -> Deployment:
+    """Make the keys for rounds of at most ``cohort`` clients and give every party its own.
+
+    ``sensitivity`` (d,) ranks the coordinates; its length is the number of parameters. Raises HEError where a client
+    does not take its key.
+    """
+    keys = generate_keys(defence.parameters, cohort)
+    selection = select(sensitivity, defence.encrypted_fraction)
+    given: dict[str, bytes | int] = {
+        "context": defence.holder.context_for("clients", keys, seeded=defence.seeded),
+        "mask": mask_of(selection),
+        "size": selection.size,
+    }
+    asked = [
+        Message(RecordDict({"keys": ConfigRecord({**given})}), node, "query.he_enrol", group_id="0")
+        for node in nodes.values()
+    ]
+    for reply in grid.send_and_receive(asked):
+        if reply.has_error():
+            raise HEError(f"node {reply.metadata.src_node_id}: took no key: {reply.error.reason}")
+    server = ServerKeys(
+        keys.public,
+        selection,
+        DecryptorParty(keys.secret, defence.minimum_cohort) if defence.holder.holder == "decryptor" else None,
+        keys.secret if defence.holder.holder == "server" else None,
+    )
+    return Deployment(server, grid, nodes)
+
+
+def all_alike(size: int) -> NDArray[np.float64]:
+    """A sensitivity (size,) that ranks nothing: where everything is encrypted, or nothing."""
+    return np.ones(size)
