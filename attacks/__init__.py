@@ -4,6 +4,7 @@ from attacks import (  # noqa: F401  each registers itself
     analytic,
     dlg,
     fedavg,
+    fishing,
     idlg,
     imprint,
     inconsistency,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacks.known_case import image_case
 from attacks.matching import Matching
 from attacks.objectives import cosine
-from attacks.optimise import Recipe, match
+from attacks.optimise import Recipe, flat_colours, match
 from attacks.registry import Case, Needs, attack
 from attacks.view import Budget, NotApplicable, Reconstruction
 
@@ -69,6 +69,7 @@ RECIPE = Recipe(
     restarts=2,
     scale=False,
     width=32,
+    start=flat_colours,
 )
 
 
@@ -80,5 +81,8 @@ RECIPE = Recipe(
     sanity=lambda: image_case(nn.ReLU(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam from uniform starts."""
+    """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam.
+
+    It starts from noise, for several images from flat colours.
+    """
     return match(cases, RECIPE, budget)

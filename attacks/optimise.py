@@ -56,13 +56,13 @@ def uniform_in_box(shape: tuple[int, ...], size: int, boxed: int, generator: tor
 
 
 def flat_colours(shape: tuple[int, ...], size: int, boxed: int, generator: torch.Generator) -> Tensor:
-    """A start (size,): every image of one uniform colour, the rest, and what is no image, as ``uniform_in_box``.
+    """A start (size,): each image of several in one uniform colour; the rest, and a lone image, as ``uniform_in_box``.
 
     Two images of one class that start as noise look alike to the model, and end as mixtures of each other: colours
     tell them apart from the first step.
     """
     start = uniform_in_box(shape, size, boxed, generator)
-    if len(shape) == 4:
+    if len(shape) == 4 and shape[0] > 1:
         inputs = torch.Size(shape).numel()
         start[:inputs] = start[:inputs].reshape(shape)[:, :, :1, :1].expand(shape).flatten()
     return start
