@@ -39,7 +39,7 @@ class Reading:
 
     def verdict(self, rung: str, attack: str) -> str:
         """The reading as a sentence, with its figures."""
-        said = "read" if self.read else "not read above guessing"
+        said = "read" if self.read else "not shown to be read"
         few = ", too few to be sure" if self.n < FEW else ""
         return (
             f"{self.what} {said} at rung {rung} by {attack}: {_percent(self.right)} right, guessing "
@@ -50,6 +50,8 @@ class Reading:
 def readings(entries: Entries, rung: str, generator: np.random.Generator) -> list[dict[str, Any]]:
     """What was read of the labels and of the sensitive column, each with its verdict; nothing that was granted."""
     attack = str(entries[0]["name"])
+    if not available()[attack].needs.update:
+        return []
     victims = [victim for entry in entries for victim in entry["victims"]]
     # An attack that failed the case it must win shows nothing by failing here too.
     counts = any(entry["status"] == "done" for entry in entries)

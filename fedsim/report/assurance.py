@@ -44,9 +44,9 @@ def privacy(context: Context) -> Section:
                 key = protocol if protocol not in found else f"{protocol}, {setting_name(setting)}"
                 found[key] = statement
     if not found:
-        return Section(
-            "epsilon", "Differential privacy", [Prose("No protocol of this run adds noise: no epsilon holds.")]
-        )
+        noisy = any(results.noise_of(*combination) for combination in results.combinations)
+        why = "No run of a protocol that adds noise finished" if noisy else "No protocol of this run adds noise"
+        return Section("epsilon", "Differential privacy", [Prose(f"{why}: no epsilon holds.")])
     fields = [(key, words) for key, words in STATEMENT if any(key in statement for statement in found.values())]
     known = {key for key, _ in STATEMENT}
     fields += [(key, key.replace("_", " ")) for key in sorted({k for s in found.values() for k in s} - known)]
@@ -56,6 +56,13 @@ def privacy(context: Context) -> Section:
         shared = len(set(values)) == 1 and len(values) > 1
         rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
     without = [f"“{protocol}”" for protocol in results.protocols if protocol not in found]
+    if any(results.privacy_differs(*combination) for combination in results.combinations):
+        rows.append(
+            [
+                "over the seeds",
+                Cell("how often a client took part hangs on the seed; the largest epsilon is stated", span=len(found)),
+            ]
+        )
     blocks: list[Block] = [
         Table("The statement behind each epsilon", ["", *found], rows),
         Prose(
@@ -195,7 +202,7 @@ def _problems(cell: Json) -> list[str]:
 def reproduce(context: Context) -> Section:
     """How to get the same report again."""
     raw, scenario = context.results.raw, context.results.scenario
-    name = scenario.get("name") or "SCENARIO"
+    commands = (raw.get("environment") or {}).get("commands")
     notes = unique(
         (setting_name(context.results.setting_of(c)), c["data"]) for c in context.results.cells if c.get("data")
     )
@@ -210,7 +217,9 @@ def reproduce(context: Context) -> Section:
         "reproduce",
         "How to repeat it",
         [
-            Code(str(raw.get("command") or f"fedsim run {name}"), "Command"),
+            Code("\n".join(commands), "Command")
+            if commands
+            else Prose("No command was stored with this run: pass the scenario below to fedsim.run in Python."),
             Table("Identity of this run", ["", "value"], facts, tone="narrow words"),
             Folded("The whole scenario, as JSON", [Code(text, "Scenario as JSON")]),
         ],

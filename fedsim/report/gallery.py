@@ -13,18 +13,21 @@ from fedsim.report.wording import MISSING, measure
 
 COLUMNS = 5
 RULE = (
-    "Columns are chosen by rule, not by eye: the targets are ranked by PSNR within each row, the ranks averaged over "
-    "the rows, and the columns taken at equal steps from the most to the least leaked."
+    "Columns are chosen by rule, not by eye: the targets that every row attacked are ranked by PSNR within each row, "
+    "the ranks averaged over the rows, and the columns taken at equal steps from the most to the least leaked."
 )
 
 
 def chosen(rows: Sequence[Mapping[Target, Hit]], metric: str, count: int = COLUMNS) -> list[Target]:
-    """At most ``count`` targets from the most to the least leaked, by mean rank over the rows, at equal steps."""
-    ranks: dict[Target, list[float]] = {}
+    """At most ``count`` targets from the most to the least leaked, by mean rank over the rows, at equal steps.
+
+    They are the targets common to all rows, or any where no target is.
+    """
+    targets = set[Target]().union(*rows)
+    targets = targets.intersection(*rows) or targets
+    ranks: dict[Target, list[float]] = {target: [] for target in targets}
     for row in rows:
-        known = {t: h.figures[metric] for t, h in row.items() if h.figures.get(metric) is not None}
-        for target in row:
-            ranks.setdefault(target, [])
+        known = {t: h.figures[metric] for t, h in row.items() if t in targets and h.figures.get(metric) is not None}
         for target in known:
             above = sum(value > known[target] for value in known.values())  # type: ignore[operator]
             ranks[target].append(above / len(known))

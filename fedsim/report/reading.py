@@ -114,8 +114,19 @@ class Results:
         return [s for s in self.summary if self.protocol_of(s) == protocol and self.setting_of(s) == setting]
 
     def privacy_of(self, protocol: str, setting: Setting) -> Json | None:
-        """The privacy statement of one combination: the same for all its seeds."""
-        return next((c["privacy"] for c in self.cells_of(protocol, setting) if c.get("privacy")), None)
+        """The weakest privacy statement over a combination's seeds: who takes part how often hangs on the seed.
+
+        A run that failed is not counted: what it would have cost to finish is unknown.
+        """
+        return max(self._statements(protocol, setting), key=_loss, default=None)
+
+    def privacy_differs(self, protocol: str, setting: Setting) -> bool:
+        """Whether the seeds of a combination differ in epsilon."""
+        return len(set(map(_loss, self._statements(protocol, setting)))) > 1
+
+    def _statements(self, protocol: str, setting: Setting) -> list[Json]:
+        done = (cell for cell in self.cells_of(protocol, setting) if cell.get("status") != "failed")
+        return [cell["privacy"] for cell in done if cell.get("privacy")]
 
     def lost(self, protocol: str, setting: Setting) -> str:
         """Which of a combination's cells failed, in words; empty where all finished."""
@@ -131,7 +142,7 @@ class Results:
         """Noise multiplier of a combination, or None where no noise is added."""
         noises = [(self.privacy_of(protocol, setting) or {}).get("noise_multiplier")]
         noises += [defence.get("noise_multiplier") for defence in self.stacks.get(protocol, [])]
-        return next((z for z in map(finite, noises) if z), None)
+        return next((z for z in map(finite, noises) if z is not None and 0 < z < math.inf), None)
 
     def curves_of(self, protocol: str, setting: Setting, key: str) -> dict[int, list[float]]:
         """Round -> the finite values of ``key`` over seeds."""
@@ -169,9 +180,24 @@ class Results:
                 if (record.get("name"), record.get("round")) != (attack, round):
                     continue
                 for victim in record.get("victims") or []:
+                    owners = victim.get("owners") or []
                     for index, hit in enumerate(_hits(victim)):
-                        hits[Target(int(cell.get("seed") or 0), int(victim.get("client") or 0), index)] = hit
+                        # A sum's examples go by their owners, so that they stand under the same truth as elsewhere.
+                        owner = owners[index] if index < len(owners) else (victim.get("client") or 0, index)
+                        hits[Target(int(cell.get("seed") or 0), *map(int, owner))] = hit
         return hits
+
+
+def _loss(statement: Json) -> float:
+    epsilon = finite(statement.get("epsilon"))
+    return math.inf if epsilon is None else epsilon
+
+
+def label_guess(victims: Iterable[Json]) -> float | None:
+    """What the better guess from public class shares gets of the labels, on average over victims."""
+    baselines = [victim.get("baseline") or {} for victim in victims]
+    means = [mean(finite(b.get(f"label_{guess}")) for b in baselines) for guess in ("majority", "proportions")]
+    return max((value for value in means if value is not None), default=None)
 
 
 def _hits(victim: Json) -> Iterable[Hit]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attacks.metrics import THRESHOLDS
-from fedsim.leakage import MARGIN_DB, TOKEN_SHARE
+from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
 from fedsim.report import plots
 from fedsim.report.blocks import Block, Bullets, Cell, Chip, Drawing, Folded, Heading, Prose, Section, Swatch, Table
 from fedsim.report.gallery import picture_gallery
@@ -13,7 +13,18 @@ from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.records import record_tables
 from fedsim.report.tiles import Pictures
-from fedsim.report.wording import MISSING, MUST_TRUST, SERVER_SEES, SHARES, epsilon, finite, measure, share
+from fedsim.report.wording import (
+    MISSING,
+    MUST_TRUST,
+    SERVER_SEES,
+    SHARES,
+    epsilon,
+    finite,
+    measure,
+    share,
+    shown,
+    unclaimed,
+)
 from fedsim.words import counted, listed
 
 
@@ -45,6 +56,11 @@ def is_broken(entry: Json) -> bool:
     return str(entry.get("verdict", "")).lower().startswith("broken")
 
 
+def what_was_read(entry: Json) -> list[str]:
+    """What an attack told better than guessing without rebuilding examples: the labels, the sensitive column."""
+    return [str(reading.get("what")) for reading in entry.get("readings") or [] if reading.get("read")]
+
+
 def holds(entry: Json) -> bool:
     """Whether a summary entry's verdict says that the protocol was not broken."""
     return str(entry.get("verdict", "")).lower().startswith("not broken")
@@ -56,6 +72,8 @@ def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
     cells = results.cells_of(protocol, setting)
     if any(map(is_broken, entries)):
         return Chip("broken", "bad")
+    if read := unique(what for entry in entries for what in what_was_read(entry)):
+        return Chip(f"{listed(read)} read", "bad")
     if cells and all(cell.get("status") == "failed" for cell in cells):
         return Chip("run failed", "warn")
     return Chip("not broken", "good") if any(map(holds, entries)) else Chip("undecided", "warn")
@@ -65,7 +83,9 @@ def verdict(context: Context) -> Section:
     """What came out, one line for each protocol and setting."""
     results = context.results
     words = [judgement(results, protocol, setting).text for protocol, setting in results.combinations]
-    tally = [f"{words.count(w)} {w}" for w in ("broken", "not broken", "undecided", "run failed") if w in words]
+    rank = ("not broken", "undecided", "run failed")
+    ordered = sorted(unique(words), key=lambda word: rank.index(word) + 2 if word in rank else word != "broken")
+    tally = [f"{words.count(word)} {word}" for word in ordered]
     kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
     plural = "combinations of protocol and setting" if len(results.settings) > 1 else "protocols"
     lead = f"Of {counted(len(words), kind, plural)}: {listed(tally)}." if words else "Nothing was run."
@@ -89,13 +109,16 @@ def verdict(context: Context) -> Section:
             Prose(
                 "“Broken” means that an attack rebuilt at least one example at the rung named, given what that rung "
                 "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
-                "attack may. “Undecided” means that no attack gave an answer that counts either way.",
+                "attack may. “Labels read”, or a column read, means that these were told right more often than the "
+                "better guess from public data gets, by more than chance: the whole interval lies above it. "
+                "“Undecided” means that no attack gave an answer that counts either way.",
                 "note",
             ),
             Prose(
                 f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on, if that beats the best guess without any "
-                f"update by {MARGIN_DB:g} dB; a record when every column is right; a text when {share(TOKEN_SHARE)} of "
-                "its words are, in both cases better than guessing.",
+                f"update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its columns right on, if that is "
+                f"{100 * RECORD_MARGIN:g} points more than guessing gets, or all of them; a text when "
+                f"{share(TOKEN_SHARE)} of its words are right, and guessing gets fewer.",
                 "note",
             ),
         ],
@@ -105,30 +128,64 @@ def verdict(context: Context) -> Section:
 def _verdict_row(context: Context, protocol: str, setting: Setting) -> list[object]:
     """Verdict sentences, the headline figure, accuracy and epsilon of one combination."""
     results, attempts = context.results, context.results.attempts_of(protocol, setting)
-    said = unique(str(s.get("verdict") or "") for s in attempts)
-    said = sorted(filter(None, said), key=lambda text: not text.lower().startswith("broken"))
+    read = [str(r.get("verdict") or "") for s in attempts for r in s.get("readings") or [] if r.get("read")]
+    said = unique([*(str(s.get("verdict") or "") for s in attempts), *read])
+    said = sorted(filter(None, said), key=lambda text: (not text.lower().startswith("broken"), text not in read))
     note = "\n".join(filter(None, [*said, results.lost(protocol, setting)]))
-    privacy = results.privacy_of(protocol, setting)
     return [
         context.swatch(protocol),
         Cell(judgement(results, protocol, setting), note or "no attack gave an answer that counts"),
-        share(max((finite(s.get("recovered")) or 0.0 for s in attempts if "recovered" in s), default=None)),
+        _rebuilt(attempts),
         Cell(*_headline_figure(results, protocol, setting)),
         share(mean(results.accuracy_of(protocol, setting))),
-        Cell(epsilon(privacy), f"per {privacy['unit']}" if privacy and privacy.get("unit") else ""),
+        _epsilon(results, protocol, setting),
     ]
 
 
+def _rebuilt(attempts: list[Json]) -> Cell:
+    """The largest share of examples that one attack rebuilt, with the counts behind it."""
+    tried = [entry for entry in attempts if "recovered" in entry]
+    if not tried:
+        return Cell(MISSING)
+    best = max(tried, key=lambda entry: finite(entry["recovered"]) or 0.0)
+    counts = f"{best['rebuilt']:,} of {best['n']:,}" if best.get("n") and "rebuilt" in best else ""
+    return Cell(share(best["recovered"]), counts)
+
+
+def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
+    """The epsilon that holds for every seed; a dash where a protocol adds noise, but no run of it finished."""
+    privacy = results.privacy_of(protocol, setting)
+    if privacy is None:
+        return Cell(MISSING if results.noise_of(protocol, setting) else epsilon(None))
+    unit = f"per {privacy['unit']}" if privacy.get("unit") else ""
+    most = "the largest over seeds" if results.privacy_differs(protocol, setting) else ""
+    return Cell(epsilon(privacy), ", ".join(filter(None, [unit, most])))
+
+
 def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
-    """The strongest attack's median figure in the first metric reported, and what guessing gives."""
-    entries = [s for s in results.attempts_of(protocol, setting) if finite(s.get("median")) is not None]
+    """The strongest attack's median figure in the first metric reported, and what guessing gives.
+
+    Where an attack claimed something of fewer than half the targets, the median is none, and the worst case stands.
+    """
+    entries = [s for s in results.attempts_of(protocol, setting) if shown(s)]
     if not entries:
         return MISSING, ""
     first = [s for s in entries if s.get("metric") == entries[0].get("metric")]
-    best = max(first, key=lambda s: finite(s["median"]) or 0.0)
+    best = max(first, key=_strength)
     metric = str(best.get("metric"))
     unit = f" {best['unit']}" if best.get("unit") and metric not in SHARES else ""
-    return f"{measure(metric, best['median'])}{unit}", f"guess {measure(metric, best.get('baseline'))}{unit}"
+    guess = f"guess {measure(metric, best.get('baseline'))}{unit}"
+    if finite(best.get("median")) is not None:
+        return f"{measure(metric, best['median'])}{unit}", guess
+    worst = f"most leaked {measure(metric, best.get('worst'))}{unit}"
+    return "no claim", f"{worst}, {guess}; nothing claimed of {unclaimed(best):,} of {best['n']:,}"
+
+
+def _strength(entry: Json) -> tuple[float, float]:
+    """How much an attack got: by its median, then by its worst case."""
+    low = float("-inf")
+    middle, worst = finite(entry.get("median")), finite(entry.get("worst"))
+    return low if middle is None else middle, low if worst is None else worst
 
 
 def who_sees_what(context: Context) -> Section:
@@ -227,12 +284,12 @@ def _metric(results: Results, attack: str) -> str:
 def _by_strength(results: Results, setting: Setting) -> list[tuple[str, Any, str]]:
     """(attack, round, rung) of a setting; the one with the highest median under any protocol first."""
     rungs: dict[tuple[str, Any], str] = {}
-    reached: dict[tuple[str, Any], float] = {}
+    reached: dict[tuple[str, Any], tuple[float, float]] = {}
     for protocol in results.protocols:
         for key, records in results.attacks_of(protocol, setting).items():
             if records[0].get("rung") != "L0":
                 rungs.setdefault(key, str(records[0].get("rung")))
         for entry in results.summary_of(protocol, setting):
             key = (str(entry.get("attack")), entry.get("round"))
-            reached[key] = max(reached.get(key, -1.0), finite(entry.get("median")) or -1.0)
-    return [(*key, rungs[key]) for key in sorted(rungs, key=lambda key: -reached.get(key, -1.0))]
+            reached[key] = max(reached.get(key, _strength({})), _strength(entry))
+    return [(*key, rungs[key]) for key in sorted(rungs, key=lambda key: reached.get(key, _strength({})), reverse=True)]

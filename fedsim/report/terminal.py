@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.report.reading import Json, Results, Setting, mean, setting_name
-from fedsim.report.wording import MISSING, epsilon, finite, measure, share, size
+from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name
+from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, share, shown, size, unclaimed
 
 
 def print_summary(results: Mapping[str, Any], console: Console, report: Path | None = None) -> None:
@@ -20,7 +20,7 @@ def print_summary(results: Mapping[str, Any], console: Console, report: Path | N
         table = Table(title=Text(title, style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0))
         for head in ("protocol", "attack"):
             table.add_column(head, overflow="fold")
-        for head in ("PSNR (guess)", ">30dB", "labels", "acc.", "epsilon", "up"):
+        for head in ("median (guess)", ">30dB", "labels (guess)", "acc.", "epsilon", "up"):
             table.add_column(head, justify="right")
         for protocol, its in read.combinations:
             if its == setting:
@@ -51,14 +51,23 @@ def _rows(read: Results, protocol: str, setting: Setting) -> list[list[str]]:
 
 
 def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, Any], records: list[Json]) -> list[str]:
-    """Median with baseline and interval, share above 30 dB, labels right; or the status in their place."""
+    """Median with baseline and interval, share above 30 dB, labels right; or the status in their place.
+
+    Where an attack claimed nothing of some targets, the worst case and the count stand with them.
+    """
     victims = [victim for record in records for victim in record.get("victims") or []]
     labels = share(mean(finite(victim.get("labels_right")) for victim in victims))
+    if labels != MISSING:
+        told = any("labels" in (record.get("knowledge") or []) for record in records)
+        labels = "told" if told else f"{labels}\n({share(label_guess(victims))})"
     doubt = "\n".join(sorted({str(record.get("status")).replace("_", " ") for record in records} - {"done"}))
     for entry in read.summary_of(protocol, setting):
-        if (entry.get("attack"), entry.get("round")) == which and finite(entry.get("median")) is not None:
+        if (entry.get("attack"), entry.get("round")) == which and shown(entry):
             metric = str(entry.get("metric"))
-            median, guess, low, high = (measure(metric, entry.get(k)) for k in ("median", "baseline", "low", "high"))
-            text = "\n".join(filter(None, [f"{median} ({guess})", f"[{low}, {high}]", doubt]))
+            middle, _, bounds = interval(metric, entry).partition(" [")
+            worst = f"at most {measure(metric, entry.get('worst'))}" if unclaimed(entry) else ""
+            rebuilt = f"{entry['rebuilt']} of {entry['n']} rebuilt" if unclaimed(entry) and entry.get("n") else ""
+            head = f"{middle} ({measure(metric, entry.get('baseline'))})"
+            text = "\n".join(filter(None, [head, bounds and f"[{bounds}", worst, rebuilt, doubt]))
             return [text, share((entry.get("fractions") or {}).get("30")), labels]
     return [doubt or ("no figure" if labels == MISSING else "labels only"), MISSING, labels]

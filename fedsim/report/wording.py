@@ -74,7 +74,11 @@ def number(value: Any, digits: int = 3) -> str:
 def share(value: Any) -> str:
     """A number in [0, 1] as a percentage."""
     read = finite(value)
-    return number(read) if read is None or math.isinf(read) else f"{100 * read:.0f} %"
+    if read is None or math.isinf(read):
+        return number(read)
+    if 0 < read < 0.005:
+        return "< 1 %"
+    return "> 99 %" if 0.995 <= read < 1 else f"{100 * read:.0f} %"
 
 
 def measure(metric: str, value: Any) -> str:
@@ -94,9 +98,21 @@ def measure(metric: str, value: Any) -> str:
 def interval(metric: str, entry: Mapping[str, Any]) -> str:
     """``median [low, high]`` of a summary entry."""
     middle = measure(metric, entry.get("median"))
-    if finite(entry.get("low")) is None or finite(entry.get("high")) is None:
-        return middle
-    return f"{middle} [{measure(metric, entry['low'])}, {measure(metric, entry['high'])}]"
+    if finite(entry.get("high")) is None or (finite(entry.get("low")) is None and not unclaimed(entry)):
+        return "no claim" if middle == MISSING and unclaimed(entry) else middle
+    bounds = [measure(metric, entry.get(end)) for end in ("median", "low", "high")]
+    middle, low, high = ("no claim" if text == MISSING else text for text in bounds)
+    return f"{middle} [{low}, {high}]"
+
+
+def unclaimed(entry: Mapping[str, Any]) -> int:
+    """Targets of a summary entry for which the attack claimed nothing: they rank below every figure."""
+    return int(entry.get("n") or 0) - int(entry.get("claimed", entry.get("n")) or 0)
+
+
+def shown(entry: Mapping[str, Any]) -> bool:
+    """Whether a summary entry holds a figure of examples, be it of one target alone."""
+    return finite(entry.get("median")) is not None or finite(entry.get("worst")) is not None
 
 
 def size(value: Any) -> str:

@@ -280,3 +280,111 @@ def test_an_empty_run_still_gives_a_page(results, tmp_path):
 
 def test_a_clipped_picture_is_admitted(page):
     assert re.search(r"Of \d+ pictures, [1-9]\d* held values outside \[0, 1\]", page.text)
+
+
+def changed(run, protocol, **fields):
+    """The run with the summary entries of one protocol changed."""
+    results = copy.deepcopy(run[0])
+    for entry in results["summary"]:
+        if entry["labels"]["protocol"] == protocol:
+            entry.update(fields)
+    return results
+
+
+def chips(html):
+    """Protocol and chip of each row of the verdict."""
+    rows = re.findall(r"</svg>([^<]*)</span></th><td[^>]*><span class=\"chip (\w+)\">([^<]*)<", html)
+    return {(protocol, tone, text) for protocol, tone, text in rows}
+
+
+def test_a_protocol_whose_labels_were_read_is_not_green(run, tmp_path):
+    sentence = "labels read at rung L7 by analytic: 100 % right, guessing 38 % (12 clients)"
+    reading = {"what": "labels", "read": True, "verdict": sentence}
+    html = written(changed(run, "DP z=0.1", readings=[reading]), run[1], tmp_path)
+    assert ("DP z=0.1", "bad", "labels read") in chips(html)
+    assert ("DP z=0.01", "good", "not broken") in chips(html)
+    assert "4 broken, 2 labels read and 2 not broken" in Page(html).text
+    assert sentence in Page(html).text
+    calm = written(changed(run, "DP z=0.1", readings=[reading | {"read": False}]), run[1], tmp_path)
+    assert ("DP z=0.1", "good", "not broken") in chips(calm)
+
+
+def test_an_attack_that_left_most_targets_out_shows_its_worst_case_and_its_count(run, tmp_path):
+    few = {
+        "median": None, "low": None, "high": None, "worst": 46.1, "n": 539, "claimed": 2, "rebuilt": 2,
+        "recovered": 2 / 539, "verdict": "broken at rung L5 by analytic",
+    }  # fmt: skip
+    results = changed(run, "none", **few)
+    text = Page(written(results, run[1], tmp_path)).text
+    assert "< 1 % 2 of 539" in text
+    assert "no claim most leaked 46.1 dB, guess" in text
+    assert "nothing claimed of 537 of 539" in text
+    assert "n = 539, 537 without a claim" in text
+    stream = io.StringIO()
+    print_summary(results, Console(file=stream, width=100))
+    assert "labels only" not in stream.getvalue()
+    assert "at most 46.1" in stream.getvalue()
+    assert "2 of 539 rebuilt" in stream.getvalue()
+
+
+def with_epsilons(run, epsilons):
+    """The run with the statements of one protocol's cells on digits changed, seed by seed; None is a failed cell."""
+    results = copy.deepcopy(run[0])
+    cells = [c for c in results["cells"] if c["labels"] == {"protocol": "DP z=0.1", "task": "digits"}]
+    for cell, value in zip(cells, epsilons, strict=True):
+        cell["privacy"]["epsilon"] = value or 0.0
+        cell["status"] = "done" if value else "failed"
+    return results
+
+
+def test_the_epsilon_is_the_largest_over_seeds_and_never_a_failed_runs(run, tmp_path):
+    text = Page(written(with_epsilons(run, [15.46, 20.13]), run[1], tmp_path)).text
+    assert "20.2 per client, the largest over seeds" in text
+    assert "15.5 per client" not in text
+    assert re.search(r"DP z=0.1 not broken [^“]*? 8\.43 per client", Page(
+        written(with_epsilons(run, [None, 8.43]), run[1], tmp_path)
+    ).text)  # fmt: skip
+    lost = Page(written(with_epsilons(run, [None, None]), run[1], tmp_path)).text
+    assert not re.search(r"\b0 per client", lost)
+
+
+def test_labels_that_the_adversary_was_told_are_no_figure(run, tmp_path):
+    results = copy.deepcopy(run[0])
+    for attack in (a for c in results["cells"] for a in c["attacks"]):
+        attack["knowledge"] = ["labels"]
+    text = Page(written(results, run[1], tmp_path)).text
+    assert "was told" in text
+    assert "guess 12 %" not in text
+
+
+def test_the_command_is_the_one_that_was_given_or_none(run, page, tmp_path):
+    assert "fedsim run" not in page.text
+    assert "No command was stored" in page.text
+    results = run[0] | {"environment": {"commands": ["./fs run base.py --seed 3", "fedsim attack x analytic"]}}
+    assert "./fs run base.py --seed 3 fedsim attack x analytic" in Page(written(results, run[1], tmp_path)).text
+
+
+def test_a_sum_stands_under_the_truth_of_the_clients_in_it(run, tmp_path):
+    results = copy.deepcopy(run[0])
+    for cell in results["cells"]:
+        for attack in cell["attacks"] if cell["labels"]["protocol"] == "DP z=0.01" else ():
+            if attack["victims"]:
+                attack["victims"] = [merged(attack["victims"])]
+    alts = [image["alt"] for image in Page(written(results, run[1], tmp_path)).named("img")]
+    truth = [alt.removeprefix("Truth: ") for alt in alts if alt.startswith("Truth: ")]
+    summed = [re.sub(r".*under DP z=0.01: |, PSNR.*", "", alt) for alt in alts if "under DP z=0.01:" in alt]
+    assert summed
+    assert set(summed) <= set(truth)
+    assert not any("client -1" in alt for alt in alts)
+
+
+def merged(victims):
+    """Victims of one example each as the one victim that their sum is."""
+    return {
+        "client": -1,
+        "owners": [[victim["client"], 0] for victim in victims],
+        "figures": {name: [v["figures"][name][0] for v in victims] for name in victims[0]["figures"]},
+        "labels_right": 1.0,
+        "baseline": {"psnr_mean_image": [v["baseline"]["psnr_mean_image"][0] for v in victims]},
+        "pictures": [victim["pictures"][0] for victim in victims],
+    }
