@@ -359,3 +359,20 @@ def test_a_running_cluster_is_joined_and_left_running():
             assert f"joined {running.address}" in done.stdout, done.stderr
     finally:
         running.shutdown()
+
+
+@engines
+def test_workers_find_what_the_caller_finds(engine, tmp_path, monkeypatch):
+    (tmp_path / "lies_beside.py").write_text("def double(x):\n    return 2 * x\n")
+    map_tasks(engine, abs, [1])  # workers that were started before the folder was known
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from lies_beside import double
+
+    assert map_tasks(engine, double, [1, 2, 3]) == [2, 4, 6]
+
+
+def test_an_address_without_a_cluster_to_join_is_refused():
+    with pytest.raises(GridError, match="address = '10.0.0.1:6379'.*'inline'.*'ray'"):
+        open_grid("inline", REF, 1, {}, address="10.0.0.1:6379")
+    with pytest.raises(GridError, match="address"):
+        map_tasks("inline", abs, [1], address="10.0.0.1:6379")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fedsim import Scenario, Task, run
 from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset, TaskError, build_model, load_dataset, split
 from fedsim.tasks.text import decode
@@ -330,3 +331,37 @@ def test_hugging_face(monkeypatch):
     assert load("hf:zoo", input="text").modality == "text"
     refused("hf:zoo", "task.data_options.input = 'image': no such column; columns: img, kind, text")
     refused("hf:zoos", "cannot be loaded (offline no route); check the name, split, subset and the network")
+
+
+def test_more_classes_than_examples_are_refused_unless_named(npz):
+    path = npz(x=PICTURES, y=np.where(np.arange(12) == 5, 10**9, 0))
+    with pytest.raises(TaskError, match="1000000000.*12 examples"):
+        load(path, layout="hwc")
+    few = npz(x=PICTURES[:2], y=np.array([0, 3]))
+    assert load(few, layout="hwc", class_names=["a", "b", "c", "d"]).num_classes == 4
+
+
+def test_pictures_too_small_to_be_compared_are_refused(npz):
+    with pytest.raises(TaskError, match="2x9 pixels.*3x3"):
+        load(npz(x=PICTURES[:, :2], y=LABELS), layout="hwc")
+
+
+def test_a_relative_path_is_looked_up_here_and_then_beside_the_script(npz, tmp_path, monkeypatch):
+    npz(x=PICTURES, y=LABELS)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(TaskError, match="no such file"):
+        load("mine.npz", layout="hwc")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert len(load("mine.npz", layout="hwc")) == 12
+    np.savez("mine.npz", x=PICTURES[:5], y=LABELS[:5])
+    assert len(load("mine.npz", layout="hwc")) == 5
+
+
+@pytest.mark.parametrize(("dataset", "loss"), [("digits", "next_token"), ("messages", "cross_entropy")])
+def test_a_loss_that_does_not_fit_the_labels_is_refused_before_anything_runs(dataset, loss, tmp_path):
+    model = "transformer" if dataset == "messages" else "mlp"
+    scenario = Scenario(name="x", task=Task(dataset=dataset, model=model, loss=loss))
+    with pytest.raises(TaskError, match=f"task.loss = '{loss}'"):
+        run(scenario, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

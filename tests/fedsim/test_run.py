@@ -217,3 +217,13 @@ def test_every_modality_reaches_the_report(task, tmp_path):
     assert statuses["prior"] == "done"
     assert statuses["analytic"] == ("not_applicable" if task == "messages" else "done")
     assert result.problems == []
+
+
+def test_flower_runs_one_cell_and_says_which(monkeypatch, tmp_path):
+    from fedsim import experiment
+
+    said = []
+    monkeypatch.setattr(experiment.log, "warning", lambda text, *values: said.append(text % values))
+    (tmp_path / "s.toml").write_text('name = "x"\nseeds = [7, 8]\n[compare."federation.clients"]\ntwo = 2\nfour = 4\n')
+    assert experiment.experiment_from_config({"scenario": str(tmp_path / "s.toml")}).seed == 7
+    assert said == ["This run is of the first cell alone (two, seed 7); `fedsim run` also runs the other 3"]

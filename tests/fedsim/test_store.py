@@ -1,0 +1,114 @@
+"""The run folder: what it holds is used for its own data only, and a run that ends early leaves nothing in the way."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedsim import Federation, Scenario, Task, run
+from fedsim.again import attack_again
+from fedsim.federation import TrainingFailed
+from fedsim.seeds import numpy_generator
+from fedsim.store import StoreError
+
+
+def scenario(**fields):
+    return Scenario(**{"name": "x", "federation": Federation(clients=2), "attacks": ["prior"], **fields})
+
+
+def broken():
+    raise TrainingFailed("round 1 ended without a usable client")
+
+
+def interrupted(*args, **options):
+    raise KeyboardInterrupt
+
+
+def cut_off_once_trained(monkeypatch, *args, **options):
+    with monkeypatch.context() as patch:
+        patch.setattr("fedsim.cells.prove_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(*args, **options)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A scenario on a data file, and how to put other examples into that file."""
+
+    def write(purpose):
+        draw = numpy_generator(0, purpose)
+        np.savez(tmp_path / "mine.npz", x=draw.random((40, 1, 8, 8)), y=np.arange(40) % 2)
+
+    write("first")
+    return scenario(task=Task(dataset=str(tmp_path / "mine.npz"))), write
+
+
+def test_a_stored_view_is_never_scored_against_other_data(own, tmp_path, monkeypatch):
+    asked, write = own
+    out = tmp_path / "run"
+    run(asked, out)
+    before = (out / "results.json").read_text()
+    write("second")
+    with pytest.raises(StoreError, match="trained on other data"):
+        attack_again(out, "analytic")
+    assert (out / "results.json").read_text() == before
+    write("first")
+    assert attack_again(out, "analytic").summary
+
+
+def test_a_run_does_not_go_on_with_other_data(own, tmp_path, monkeypatch):
+    asked, write = own
+    cut_off_once_trained(monkeypatch, asked, tmp_path / "run")
+    write("second")
+    with pytest.raises(StoreError, match="trained on other data"):
+        run(asked, tmp_path / "run", resume=True)
+    write("first")
+    assert run(asked, tmp_path / "run", resume=True).summary
+
+
+def test_a_run_without_truth_goes_on_without_it(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    cut_off_once_trained(monkeypatch, scenario(), out, truth=False)
+    run(scenario(), out, resume=True)
+    assert (out / "results.json").exists()
+    assert not list(out.rglob("truth.safetensors"))
+
+
+def test_a_failed_cell_is_tried_again_when_a_run_goes_on(tmp_path, monkeypatch):
+    asked, out = scenario(seeds=[0, 1]), tmp_path / "run"
+    import fedsim.cells as cells
+
+    trained, original = [], cells.federate
+
+    def counted(grid, experiment, *rest):
+        trained.append(experiment.seed)
+        return original(grid, experiment, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "federate", lambda *a: broken() if a[1].seed else original(*a))
+        assert [cell["status"] for cell in run(asked, out).cells] == ["done", "failed"]
+        assert [cell["status"] for cell in run(asked, out, resume=True).cells] == ["done", "failed"]
+    monkeypatch.setattr(cells, "federate", counted)
+    result = run(asked, out, resume=True)
+    assert [cell["status"] for cell in result.cells] == ["done", "done"]
+    assert trained == [1]
+
+
+def test_a_run_that_finished_nothing_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    asked, out = scenario(), tmp_path / "run"
+    first = run(asked, out)
+    import fedsim.store as store
+
+    original = store.os.replace
+
+    def full(source, target):
+        if "view.safetensors" in str(target):
+            raise OSError(28, "No space left on device")
+        original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "replace", full)
+        with pytest.raises(StoreError, match="No space left"):
+            run(asked, out)
+    assert json.loads((out / "results.json").read_text())["summary"] == first.summary
+    assert run(asked, out).summary == first.summary
