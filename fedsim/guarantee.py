@@ -1,7 +1,7 @@
 """The differential privacy that one trained cell gives, from the defences it ran and how training really went."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedsim.client import holdings
@@ -71,6 +71,6 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> G
     if defence.level == "example" or not summed:
         return Guarantee(stated)  # noise inside local steps does not simply add up over clients
     return Guarantee(
-        stated,
+        replace(stated, observer="the server, on one client's update, should its masks fail"),
         observers(defence, aggregation, releases=stated.releases, cohort=asked, survivors=min(summed), colluders=0),
     )

@@ -1,6 +1,7 @@
 """The document's sections after the figures: guarantees, side channels, cost, gaps, limits, and how to repeat it."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from attacks import available
@@ -48,7 +49,7 @@ def privacy(context: Context) -> Section:
         why = "No run of a protocol that adds noise finished" if noisy else "No protocol of this run adds noise"
         return Section("epsilon", "Differential privacy", [Prose(f"{why}: no epsilon holds.")])
     fields = [(key, words) for key, words in STATEMENT if any(key in statement for statement in found.values())]
-    known = {key for key, _ in STATEMENT}
+    known = {key for key, _ in STATEMENT} | {"observers"}
     fields += [(key, key.replace("_", " ")) for key in sorted({k for s in found.values() for k in s} - known)]
     rows: list[list[object]] = []
     for key, words in fields:
@@ -71,9 +72,24 @@ def privacy(context: Context) -> Section:
             "An epsilon far above 10 bounds next to nothing, even where no attack here succeeded.",
         ),
     ]
+    blocks += [
+        _observers(protocol, statement["observers"])
+        for protocol, statement in found.items()
+        if statement.get("observers")
+    ]
     if without:
         blocks.append(Prose(f"No epsilon holds for {listed(without)}.", "note"))
     return Section("epsilon", "Differential privacy", blocks)
+
+
+def _observers(protocol: str, seen: Sequence[Json]) -> Table:
+    """Epsilon by who looks, where the protocol opens sums alone."""
+    head = ["observer", "sees", "clients whose noise counts", "epsilon", "assumes"]
+    rows: list[list[object]] = [
+        [plain(o["observer"]), plain(o["sees"]), number(o["noise_of"]), at_most(o["epsilon"]), plain(o["assumes"])]
+        for o in seen
+    ]
+    return Table(f"Epsilon under {protocol}, by observer", head, rows, tuple(head[2:4]), "words cards")
 
 
 def side_channels(context: Context) -> Section:
