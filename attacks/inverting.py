@@ -24,11 +24,16 @@ class SignedAdam:
     """
 
     def __init__(self, starts: Tensor, iterations: int, boxed: int, rate: float = 0.1) -> None:
-        self.iterations, self.boxed, self.rate = iterations, boxed, rate
+        self.boxed = boxed
         self.points = self._clamp(starts.clone())
         self.mean, self.square = torch.zeros_like(starts), torch.zeros_like(starts)
         self.steps = torch.zeros(len(starts), dtype=torch.long, device=starts.device)
         self.broken = torch.zeros(len(starts), dtype=torch.bool, device=starts.device)
+        taken = torch.arange(1, iterations + 1, dtype=torch.float64)
+        falls = torch.stack([taken > math.ceil(part * iterations) for part in MILESTONES]).sum(0)
+        # Over steps: the rate over the mean's bias, and the square's bias.
+        self.rates = (rate * DECAY**falls / (1 - BETA1**taken))[:, None].to(starts)
+        self.biases = (1 - BETA2**taken)[:, None].to(starts)
 
     @property
     def stuck(self) -> Tensor:
@@ -37,15 +42,14 @@ class SignedAdam:
 
     def tell(self, values: Tensor, gradients: Tensor) -> None:
         """Take the values (K,) and gradients (K, D) at ``points``; a row with a non-finite answer stops there."""
-        self.broken |= ~(values.isfinite() & gradients.isfinite().all(1))
-        self.steps += 1
+        self.broken |= ~(values + gradients.sum(1)).isfinite()
         sign = gradients.sign()
-        self.mean = BETA1 * self.mean + (1 - BETA1) * sign
-        self.square = BETA2 * self.square + (1 - BETA2) * sign.square()
-        step = self.steps[:, None]
-        mean, square = self.mean / (1 - BETA1**step), self.square / (1 - BETA2**step)
-        fallen = sum((step > math.ceil(part * self.iterations)).to(mean) for part in MILESTONES)
-        self.points = self._clamp(self.points - self.rate * DECAY**fallen * mean / (square.sqrt() + 1e-8))
+        self.mean.lerp_(sign, 1 - BETA1)
+        self.square.lerp_(sign.square(), 1 - BETA2)
+        at = self.steps.clamp(max=len(self.rates) - 1)  # a row that is done idles on beside the others
+        scale = (self.square / self.biases[at]).sqrt_().add_(1e-8)
+        self.points = self._clamp(self.points - self.rates[at] * self.mean / scale)
+        self.steps = self.steps + 1
 
     def restart(self, rows: Tensor, starts: Tensor) -> None:
         """Begin anew in ``rows`` from ``starts``."""
@@ -59,6 +63,8 @@ class SignedAdam:
             setattr(self, name, getattr(self, name)[rows])
 
     def _clamp(self, points: Tensor) -> Tensor:
+        if self.boxed == points.shape[1]:
+            return points.clamp(0, 1)
         return torch.cat([points[:, : self.boxed].clamp(0, 1), points[:, self.boxed :]], 1)
 
 

@@ -205,10 +205,19 @@ class Batch:
             return _objective(self.victims[0], constants, point, self.matching, _functional)
 
         key = (len(owners), shared)
-        call = self._recorded.get(key) or vmap(grad_and_value(one), in_dims=(0, None if shared else 0))
+
+        def alone(points: Tensor, constants: Constants) -> tuple[Tensor, Tensor]:
+            gradient, value = grad_and_value(one)(points[0], constants)
+            return gradient[None], value[None]
+
+        call = self._recorded.get(key)
+        if call is None:
+            call = alone if len(owners) == 1 else vmap(grad_and_value(one), in_dims=(0, None if shared else 0))
         if record and key not in self._recorded:
-            example = self.victims[0].low.new_full((len(owners), self.size), 0.5)
-            call = self._recorded[key] = make_fx(call)(example, constants)
+            graph = make_fx(call)(self.victims[0].low.new_full((len(owners), self.size), 0.5), constants)
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            call = self._recorded[key] = graph
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
@@ -236,8 +245,9 @@ def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Ma
 
     def gradient(at: Mapping[str, Tensor], begin: int = 0, end: int | None = None) -> dict[str, Tensor]:
         def loss(matched: Mapping[str, Tensor]) -> Tensor:
-            outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (inputs[begin:end],))
-            return LOSSES[victim.loss](outputs, labels[begin:end])
+            x, y = (inputs, labels) if end is None else (inputs[begin:end], labels[begin:end])
+            outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (x,))
+            return LOSSES[victim.loss](outputs, y)
 
         return derive(loss, at)
 

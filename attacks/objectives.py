@@ -9,8 +9,9 @@ Gradient = Mapping[str, Tensor]
 Distance = Callable[[Gradient, Gradient], Tensor]
 
 
-def _sum(terms: list[Tensor]) -> Tensor:
-    return torch.stack(terms).sum()
+def _flat(gradient: Gradient, target: Gradient) -> tuple[Tensor, Tensor]:
+    """Both as one vector each, over the target's parameters: few large operations, where each would be many small."""
+    return torch.cat([gradient[name].flatten() for name in target]), torch.cat([t.flatten() for t in target.values()])
 
 
 def euclidean(gradient: Gradient, target: Gradient) -> Tensor:
@@ -18,8 +19,9 @@ def euclidean(gradient: Gradient, target: Gradient) -> Tensor:
 
     Zhu, Liu, Han 2019, eq. 3, made free of the gradient's scale.
     """
-    gap = _sum([(gradient[name] - seen).square().sum() for name, seen in target.items()])
-    return gap / _sum([seen.square().sum() for seen in target.values()])
+    own, seen = _flat(gradient, target)
+    gap = own - seen
+    return (gap * gap).sum() / (seen * seen).sum()
 
 
 def cosine(gradient: Gradient, target: Gradient) -> Tensor:
@@ -27,9 +29,8 @@ def cosine(gradient: Gradient, target: Gradient) -> Tensor:
 
     Geiping, Bauermeister, Dröge, Moeller 2020, eq. 4.
     """
-    inner = _sum([(gradient[name] * seen).sum() for name, seen in target.items()])
-    own = _sum([gradient[name].square().sum() for name in target])
-    return 1 - inner / (own * _sum([seen.square().sum() for seen in target.values()])).sqrt()
+    own, seen = _flat(gradient, target)
+    return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
 """Cost of one step of gradient matching, beside PyPI ``breaching`` on the same gradients, in the same run.
 
 ``python -m tests.benchmarks.attack_cost`` makes an environment for the peer under ``build/`` if there is none, saves
-one LeNet gradient of a real photograph, and times both in turns: one thread each, CPU seconds, the median of three
-turns. A step is one evaluation of the objective and its gradient, with all that goes with it; its cost is the
-difference between a long and a short run over the difference in evaluations, so that set-up does not count.
+one LeNet gradient of a real photograph, and times both in turns: one thread each, CPU seconds, the least disturbed
+of several turns. A step is one evaluation of the objective and its gradient, with all that goes with it; its cost is
+the difference between a long and a short run over the difference in evaluations, so that set-up does not count.
 """
 
 import json
 import subprocess
 import time
 import venv
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ from tests.attacks.pictures import Photo, photo
 
 BUILD = Path(__file__).resolve().parents[2] / "build"
 PEER = BUILD / "peer"
-TURNS = 3
+TURNS = 4
 ALONE, BATCHED = 1.2, 5.0
-ALONE_LONGER = 600
+ALONE_LONGER = 500
 
 
 @dataclass(frozen=True)
@@ -85,27 +85,27 @@ def save(victim: Photo, path: Path) -> None:
     np.savez(path, label=victim.label.numpy(), **arrays)
 
 
-def peer_cost(python: Path, gradients: Path, config: str, lengths: tuple[int, int]) -> float:
-    """Milliseconds a step."""
-    runs = []
-    for length in lengths:
-        command = [python, Path(__file__).with_name("peer.py"), gradients, config, str(length)]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=BUILD)
-        runs.append(json.loads(answer.stdout.splitlines()[-1]))
-    short, long = runs
-    return 1e3 * (long["seconds"] - short["seconds"]) / (long["evaluations"] - short["evaluations"])
+def peer_run(python: Path, gradients: Path, config: str, length: int) -> tuple[float, int]:
+    """CPU seconds and evaluations of one run."""
+    command = [python, Path(__file__).with_name("peer.py"), gradients, config, str(length)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=BUILD)
+    told = json.loads(answer.stdout.splitlines()[-1])
+    return told["seconds"], told["evaluations"]
 
 
-def our_cost(victim: Photo, recipe: Recipe, restarts: int, lengths: tuple[int, int]) -> float:
-    """Milliseconds a step of all restarts side by side, which never end early here."""
+def our_run(victim: Photo, recipe: Recipe, restarts: int, length: int) -> tuple[float, int]:
+    """CPU seconds and steps over all restarts, which never end early here."""
     endless = replace(recipe, tolerance=0.0, stalls=False)
-    seconds = []
-    for length in lengths:
-        case = Case((victim.obs,), victim.know, generator(0))
-        start = time.process_time()
-        match([case], endless, Budget(iterations=length, restarts=restarts))
-        seconds.append(time.process_time() - start)
-    return 1e3 * (seconds[1] - seconds[0]) / (lengths[1] - lengths[0])
+    case = Case((victim.obs,), victim.know, generator(0))
+    start = time.process_time()
+    match([case], endless, Budget(iterations=length, restarts=restarts))
+    return time.process_time() - start, restarts * length
+
+
+def cost(short: list[tuple[float, int]], long: list[tuple[float, int]]) -> float:
+    """Milliseconds a step, from the least disturbed short and long runs."""
+    (low, few), (high, many) = min(short), min(long)
+    return 1e3 * (high - low) / (many - few)
 
 
 def main() -> None:
@@ -114,20 +114,18 @@ def main() -> None:
     gradients = BUILD / "peer_gradients.npz"
     victim = photo("lenet", 0)
     save(victim, gradients)
-    our_cost(victim, INVERTING, 1, (160, 161))  # torch's own first-use costs
+    our_run(victim, INVERTING, 1, 160)  # torch's own first-use costs
     print(f"LeNet, one 3x32x32 photograph, one thread, torch {torch.__version__}, CPU milliseconds a step and restart")
     print(f"wanted: {ALONE}x alone, {BATCHED}x with the restarts side by side; the peer's L-BFGS: float32, 100 pairs")
     print(f"{'attack':25}{'of breaching':>20}{'peer':>8}{'alone':>8}{'':>8}{'restarts':>10}{'each':>8}")
     for run in RUNS:
-        turns = [
-            (
-                peer_cost(python, gradients, run.config, run.theirs),
-                our_cost(victim, run.recipe, 1, (run.ours[0], run.ours[1] + ALONE_LONGER)),
-                our_cost(victim, run.recipe, run.restarts, run.ours) / run.restarts,
-            )
-            for _ in range(TURNS)
-        ]
-        peer, alone, batched = (median(column) for column in zip(*turns, strict=True))
+        timed: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+        for _ in range(TURNS):
+            for end in (0, 1):
+                timed["peer", end].append(peer_run(python, gradients, run.config, run.theirs[end]))
+                timed["alone", end].append(our_run(victim, run.recipe, 1, run.ours[end] + end * ALONE_LONGER))
+                timed["batched", end].append(our_run(victim, run.recipe, run.restarts, run.ours[end]))
+        peer, alone, batched = (cost(timed[name, 0], timed[name, 1]) for name in ("peer", "alone", "batched"))
         verdict = "met" if peer / alone >= ALONE and peer / batched >= BATCHED else "not met"
         print(
             f"{run.label:25}{run.config:>20}{peer:8.2f}{alone:8.2f}{peer / alone:7.1f}x"
