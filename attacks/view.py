@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from attacks.partial import without_hidden
+
 Kind = Literal["gradient", "delta"]
 """``gradient``: of the loss at the model that was sent. ``delta``: local weights minus the weights that were sent."""
 
@@ -150,7 +152,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Update:
-    """An update that the party can read: one client's, or the sum over ``contributors``, on broadcast ``base``."""
+    """An update that the party can read: one client's, or the sum over ``contributors``, on broadcast ``base``.
+
+    With ``partial`` it can read some coordinates alone; NaN stands for the others.
+    """
 
     round: int
     client: int | None
@@ -160,6 +165,7 @@ class Update:
     contributors: int = 1
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     side: Mapping[str, float] = field(default_factory=dict)
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,9 +188,10 @@ class View:
                 continue
             model = copy.deepcopy(self.model)
             model.load_state_dict(dict(self.broadcasts[update.base]), strict=False)
+            known = without_hidden(model, update.arrays) if update.partial else (model, update.arrays)
             yield Observation(
-                model=model,
-                update=update.arrays,
+                model=known[0],
+                update=known[1],
                 kind=update.kind,
                 contributors=update.contributors,
                 round=update.round,

@@ -27,7 +27,7 @@ def joint_view(view: View, secret: bytes, keys: ServerKeys, defence: Homomorphic
     The view must hold the arrays of all rounds up to the last of ``rounds``.
     """
     coalition = _Coalition(view, open_secret(secret), keys.sealing(defence))
-    broadcasts, updates = dict(view.broadcasts), [u for u in view.updates if u.round not in rounds]
+    broadcasts, updates = dict(view.broadcasts), list[Update]()
     for round in sorted(rounds):
         base, state = coalition.model_before(round)
         broadcasts[base] = state

@@ -164,15 +164,14 @@ class HomomorphicMean(FederatedMean):
         return True
 
     def _read_clear(self, round: int, answers: Sequence[Answer], like: Update) -> None:
-        """Note what the server reads with no key: of each client's update, the parameters that are wholly in clear."""
+        """Note what the server reads with no key: of each client's update, the coordinates in clear."""
         if not len(self.sealing.selection.clear):
             return
         known = np.full(self.sealing.selection.size, np.nan)
         for answer in answers:
             known[self.sealing.selection.clear] = answer.clear.values / answer.clear.weight
-            readable = {n: t for n, t in unflat(known, like).items() if not t.isnan().any()}
-            if readable:
-                self.opened.append(Opened(round, self.kind, readable, 1, answer.client))
+            partial = self.sealing.length > 0
+            self.opened.append(Opened(round, self.kind, unflat(known, like), 1, answer.client, partial))
 
     def _mean(
         self, round: int, values: NDArray[Any] | None, answers: Sequence[Answer], like: Update, *, note: bool

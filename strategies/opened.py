@@ -12,7 +12,7 @@ from attacks.view import Kind
 class Opened:
     """The sum of one round over ``contributors`` clients, weighted where the protocol weights.
 
-    With ``client`` it is what can be read of that client's own update: the whole, or some of its parameters.
+    With ``client`` it is that client's own update, with ``partial`` some coordinates of it: NaN stands for the others.
     """
 
     round: int
@@ -20,3 +20,4 @@ class Opened:
     arrays: Mapping[str, Tensor]
     contributors: int
     client: int | None = None
+    partial: bool = False

@@ -4,22 +4,24 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from attacks import NotApplicable, Reconstruction
 from crypto.he import encrypt, generate_keys, open_public, select
 from crypto.he.errors import SecretKeyExposedError
-from fedsim import Adversary, Attack, ClientDP, Federation, Homomorphic, Scenario
+from fedsim import Adversary, Attack, AttackBudget, ClientDP, Federation, Homomorphic, Scenario
 from fedsim.apps import client_app
 from fedsim.assess import jobs, perform
 from fedsim.encryption import colluded, deploy
 from fedsim.experiment import Experiment
 from fedsim.federation import TrainingFailed, federate, recording
 from fedsim.grids import InlineGrid, open_grid
+from fedsim.store import load_view, save_view
+from fedsim.truth import truth_of
 from strategies.he_client import ciphertext_array
 from strategies.he_deployment import ServerKeys, all_alike
 from strategies.he_server import refuse_secret_keys
+from strategies.secure_aggregation import flat
 
 HOLDERS = ("clients_share_key", "trusted_decryptor", "server_holds_key")
 
@@ -180,17 +182,32 @@ def test_a_cohort_below_the_decryptors_minimum_opens_nothing():
     assert len(run.training.opened) == 3 - len(aborted)
 
 
-def test_the_clear_part_is_in_the_view_by_whole_parameters_only():
-    made = experiment(Homomorphic(encrypted_fraction=0.002), rounds=1, model="mlp")
+def test_the_clear_part_is_in_the_view_and_the_rest_is_not(tmp_path):
+    made = experiment(Homomorphic(encrypted_fraction=0.1), rounds=1, model="mlp")
     run = Run(made)
-    clear = run.deployment.server.selection.clear
-    assert {len(m.arrays["clear"]["vector"]) for m in run.view.messages if m.direction == "received"} == {len(clear)}
+    selection = run.deployment.server.selection
+    assert len(selection.encrypted) == 0.1 * selection.size
     plain = {update.client: update.arrays for update in Run(experiment(rounds=1, model="mlp")).view.updates}
-    assert {update.client for update in run.view.updates} == set(range(4))
-    for update in run.view.updates:
-        assert 0 < len(update.arrays) < len(plain[0])  # the others hold at least one encrypted coordinate
-        for name, tensor in update.arrays.items():
-            assert torch.equal(tensor, plain[update.client][name])
+    save_view(tmp_path, run.view)
+    for view in (run.view, load_view(tmp_path, made.initial_model())):
+        assert [(update.client, update.partial) for update in view.updates] == [(client, True) for client in range(4)]
+        for update in view.updates:
+            held, true = flat(update.arrays), flat(plain[update.client])
+            assert np.array_equal(held[selection.clear], true[selection.clear])
+            assert np.isnan(held[selection.encrypted]).all()
+
+
+def test_gradient_inversion_runs_on_the_clear_part_and_falls_with_the_encrypted_fraction():
+    attacks = (Attack(name="inverting_gradients", budget=AttackBudget(iterations=300, restarts=1)),)
+    adversary = Adversary(knows=("batch_size", "labels", "value_range"))
+    error = []
+    for part in (0.001, 0.95):
+        defence = Homomorphic(encrypted_fraction=part)
+        made = experiment(defence, attacks=attacks, adversary=adversary, model="mlp", batch_size=1, rounds=1)
+        (job,) = jobs(made, Run(made).view, attacks)
+        claim = perform(job).answers[0]
+        error.append(float((claim.inputs - truth_of(made, 1, 0).inputs).square().mean()))
+    assert error[0] < 0.01 < 0.1 < error[1]
 
 
 class Tamper:
