@@ -141,9 +141,10 @@ def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> Recor
 
 
 def _kept(scenario: Scenario) -> Collection[int]:
-    """The rounds of which the adversary needs the arrays; colluders follow the model from the first round on."""
-    attacked = scenario.attacked_rounds
-    return range(1, max(attacked) + 1) if scenario.adversary.colluders else attacked
+    """The rounds of which the adversary needs the arrays; with a shared key it follows the model from the first on."""
+    attacked, encryption = scenario.attacked_rounds, encryption_of(scenario)
+    follows = encryption is not None and scenario.adversary.colluders and encryption.holder.holder == "clients"
+    return range(1, max(attacked) + 1) if follows else attacked
 
 
 def cohort(scenario: Scenario, seed: int, round: int) -> list[int]:
