@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attacks import Knowledge
 from fedsim.experiment import Experiment
+from fedsim.lies import opening_words
 from fedsim.scenario import Scenario
 from fedsim.truth import Truth
 from fedsim.words import KNOWLEDGE, counted, listed
@@ -49,6 +50,8 @@ def rung(scenario: Scenario, round: int, contributors: int = 1) -> str:
 
     A sum over one is that client's own update.
     """
+    if scenario.adversary.lie is not None:
+        return "L10"
     if contributors > 1:
         return "L2" if contributors >= SMALL_COHORT else "L3"
     federation, knows = scenario.federation, set(scenario.adversary.knows)
@@ -66,7 +69,7 @@ def in_words(scenario: Scenario) -> list[str]:
     sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
     stack = ", then ".join(defence.describe() for defence in scenario.protocol)
     return [
-        f"The server runs the protocol as agreed and is curious ({scenario.adversary.kind.replace('_', '-')}).",
+        opening_words(scenario),
         f"In each of {counted(federation.rounds, 'round')} it asks {asked} of {counted(federation.clients, 'client')}; "
         f"each sends {sent}, at most {counted(federation.batch_size, 'example')} in a batch.",
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",

@@ -20,6 +20,7 @@ from fedsim.store import RunFolder, save_training
 from strategies.base import ClientContext
 from strategies.client_mod import defence_mod, evidence_of
 from strategies.federated import DROPPED_OUT
+from strategies.flower_client import FlowerSecAggClient
 from strategies.he_client import HomomorphicClient
 from strategies.homomorphic import Homomorphic
 from strategies.secagg_client import SecureAggregationClient
@@ -129,7 +130,8 @@ def protected_train(message: Message, context: Context) -> Message:
 
 client_app = ClientApp()
 client_app.train()(protected_train)
-SecureAggregationClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at).register(client_app)
+SecureAggregationClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at, _colludes).register(client_app)
+FlowerSecAggClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at).register(client_app)
 HomomorphicClient(protected_train, _homomorphic_of, _noise_of, _drops_out, _colludes).register(client_app)
 
 

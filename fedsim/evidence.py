@@ -66,12 +66,13 @@ def measured(
 def on_the_wire(view: View) -> dict[str, Any]:
     """What the view proves by itself: forms of the messages, and whether all clients of a round got the same model."""
     received = [m for m in _training(view) if m.direction == "received" and m.arrays]
+    masked = [m.arrays["hidden"]["vector"] for m in received if m.form == "masked" and "vector" in m.arrays["hidden"]]
     sent: dict[int, set[str]] = defaultdict(set)
     for update in view.updates:
         sent[update.round].add(update.base)
     return {
         "forms": sorted({message.form for message in received}),
-        **({"masked_byte_p_value": _uniformity(received)} if any(m.form == "masked" for m in received) else {}),
+        **({"masked_byte_p_value": _uniformity(masked)} if masked else {}),
         "same_model_for_all": all(len(models) == 1 for models in sent.values()),
         "readable_updates": len(view.updates),
     }
@@ -133,7 +134,7 @@ def _training(view: View) -> list[Message]:
     return [m for m in view.messages if m.stage.split(".")[0] == "train" and not m.error]
 
 
-def _uniformity(received: Sequence[Message]) -> float:
+def _uniformity(masked: Sequence[bytes]) -> float:
     """The p-value of a chi-squared test that the bytes of all masked vectors are uniform: small means they are not."""
-    vectors = [np.frombuffer(m.arrays["hidden"]["vector"], np.uint8) for m in received if m.form == "masked"]
+    vectors = [np.frombuffer(vector, np.uint8) for vector in masked]
     return float(chisquare(np.bincount(np.concatenate(vectors), minlength=256)).pvalue)

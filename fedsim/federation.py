@@ -13,6 +13,7 @@ from crypto.he import HEError
 from fedsim.client import trainable, update_kind
 from fedsim.encryption import encryption_of, model_held, protocol_evidence
 from fedsim.experiment import Experiment
+from fedsim.lies import lies_told, server_of
 from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
@@ -22,7 +23,7 @@ from strategies.he_server import SERVERS
 from strategies.ideal import IdealAggregation
 from strategies.opened import Opened
 from strategies.recorder import RecordingGrid
-from strategies.secagg_server import SecureFederatedMean, enrol
+from strategies.secagg_server import enrol
 from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
@@ -86,7 +87,9 @@ def federate(
                 f"{scenario.federation.learning_rate:g} or the noise"
             )
     state = {name: t.clone() for name, t in model.state_dict().items()}
-    return Training(tuple(history), state, tuple(strategy.opened), protocol_evidence(strategy))
+    return Training(
+        tuple(history), state, tuple(strategy.opened), {**protocol_evidence(strategy), **lies_told(strategy)}
+    )
 
 
 def strategy_for(
@@ -111,8 +114,8 @@ def strategy_for(
         "step_size": -rate * federation.learning_rate if gradients else rate,
         "weighted": federation.weighted,
     }
-    if aggregation_of(scenario):
-        return SecureFederatedMean(parameters=parameters, **common)
+    if aggregation := aggregation_of(scenario):
+        return server_of(scenario, aggregation, parameters=parameters, **common)
     if encryption := encryption_of(scenario):
         if deployment is None:
             raise TrainingFailed("a homomorphic protocol needs its keys: pass what fedsim.encryption.deploy returns")

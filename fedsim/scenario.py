@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from attacks import available
 from attacks.losses import LOSSES
 from fedsim.frozen import Json, frozen
+from fedsim.lies import adversary_problems, lie_problems
 from fedsim.names import nearest
 from strategies.client_dp import ClientDP
 from strategies.homomorphic import Homomorphic
@@ -128,7 +129,7 @@ class Federation(Part):
 class Adversary(Part):
     """Who attacks, and what the threat model grants besides the view."""
 
-    kind: Literal["honest_but_curious"] = "honest_but_curious"
+    kind: Literal["honest_but_curious", "malicious_protocol"] = "honest_but_curious"
     knows: tuple[Grant, ...] = (
         "batch_size",
         "value_range",
@@ -141,6 +142,16 @@ class Adversary(Part):
     )
     colluders: int = Field(0, ge=0)
     """Clients that help the server with all they hold; the last ones by number."""
+    lie: str | None = None
+    """``malicious_protocol``: what the server says in secure aggregation that is not so; ``crypto.secagg.lies``."""
+    victim: int = Field(0, ge=0)
+    """The client whose update a lie is after."""
+
+    @model_validator(mode="after")
+    def _tells_a_lie_that_exists(self) -> Self:
+        if problems := adversary_problems(self):
+            raise ValueError("; ".join(problems))
+        return self
 
     @field_validator("knows")
     @classmethod
@@ -218,6 +229,8 @@ class Scenario(Part):
                     "task.public_fraction = 0: the coordinates to encrypt are chosen on public data; leave some"
                 )
         problems += self._collusion_problems()
+        aggregations = [defence for defence in self.protocol if isinstance(defence, SecureAggregation)]
+        problems += lie_problems(self, next(iter(aggregations), None))
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
@@ -250,7 +263,7 @@ class Scenario(Part):
             f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
             "compare plain updates and keys = 'clients_share_key'"
             for defence in self.protocol
-            if isinstance(defence, SecureAggregation)
+            if (isinstance(defence, SecureAggregation) and self.adversary.lie is None)
             or (isinstance(defence, Homomorphic) and defence.keys == "trusted_decryptor")
         ]
 

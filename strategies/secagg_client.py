@@ -29,6 +29,8 @@ REFUSED = 1002
 """Error code of a client that ended the protocol; the reason names the error, the client and the stage."""
 SECRETS = "secure_aggregation"
 """The record of ``Context.state`` that holds a client's keys and shares."""
+HANDED = "handed"
+"""The record of an answer in which a colluding client hands over its encoded vector."""
 
 
 def bound_hash(model: bytes, cohort: Sequence[int]) -> bytes:
@@ -42,13 +44,15 @@ class SecureAggregationClient:
 
     ``train`` is the app's own training, behind the defences that act on plain numbers. ``defence`` finds the
     parameters that this client demands, ``rounding`` a generator for stochastic rounding (keys and masks come from
-    the operating system), ``leaves_at`` the stage from which it is silent in a round, as a scenario's dropout asks.
+    the operating system), ``leaves_at`` the stage from which it is silent in a round, as a scenario's dropout asks,
+    ``colludes`` whether it helps the server.
     """
 
     train: ClientAppCallable
     defence: Callable[[Context], SecureAggregation]
     rounding: Callable[[Message, Context, str], torch.Generator]
     leaves_at: Callable[[Message, Context], str | None]
+    colludes: Callable[[Context], bool] = lambda context: False
 
     def register(self, app: ClientApp) -> None:
         """Add the protocol's handlers to ``app``."""
@@ -133,9 +137,14 @@ class SecureAggregationClient:
         reply = self.train(message, context)
         if reply.has_error():
             return reply
-        hidden = client.mask(_spoken(message), *_vector(reply, defence), self._rounding(message, context, defence))
+        update, rounding = _vector(reply, defence), self._rounding(message, context, defence)
+        hidden = client.mask(_spoken(message), *update, rounding)
         _keep(context, client=pickle.dumps(client))
-        return _hidden(reply, MASKED, hidden, message)
+        answer = _hidden(reply, MASKED, hidden, message)
+        if self.colludes(context):
+            words = client.terms.encoding.encode(*update, rounding)
+            answer.content[HANDED] = ConfigRecord({"words": words.tobytes()})
+        return answer
 
     def _rounding(self, message: Message, context: Context, defence: SecureAggregation) -> bytes:
         generator = self.rounding(message, context, defence.kind)

@@ -1,7 +1,7 @@
 """Secure aggregation's server half as a Flower strategy: a round is the protocol's stages, each one exchange."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from crypto.errors import SecAggError, TooFewClients
 from crypto.secagg import Server, Terms
+from strategies.base import Update
 from strategies.federated import DROPPED_OUT, FederatedMean, RoundRecord
 from strategies.ideal import SUM
 from strategies.opened import Opened
@@ -62,11 +63,8 @@ class SecureFederatedMean(FederatedMean):
         state = dict(arrays.to_torch_state_dict())
         like = {name: state[name] for name in self.parameters}
         terms = self.defence.terms(self._session, round, len(record.cohort), sum(t.numel() for t in like.values()))
-        exchange = _Exchange(self, grid, record, arrays)
         try:
-            summed, weight, survivors = (
-                exchange.ideal(terms) if self.defence.mode == "ideal" else exchange.protocol(terms)
-            )
+            summed, weight, survivors = self.open_sum(Exchange(self, grid, record, arrays), terms, like)
         except SecAggError as error:
             record.aborted = str(error)
             return None, None
@@ -77,29 +75,43 @@ class SecureFederatedMean(FederatedMean):
             state[name] = state[name] + self.step_size / weight * tensor
         return ArrayRecord(state), MetricRecord({"weight": weight})
 
+    def open_sum(self, exchange: "Exchange", terms: Terms, like: Update) -> Summed:
+        """Play the server's part in one round over updates shaped as ``like``; raises SecAggError without a sum."""
+        if self.defence.mode == "ideal":
+            return exchange.ideal(terms)
+        server = Server(terms, self.defence.safeguards, exchange.model_hash)
+        exchange.carry(server)
+        return *server.result(), server.survivors
 
-class _Exchange:
+
+class Exchange:
     """One round's messages between a SecureFederatedMean and its clients."""
 
     def __init__(self, strategy: SecureFederatedMean, grid: Grid, record: RoundRecord, arrays: ArrayRecord) -> None:
         self.strategy, self.grid, self.record, self.arrays = strategy, grid, record, arrays
 
-    def protocol(self, terms: Terms) -> Summed:
-        """Carry the messages of every stage; raises SecAggError where the round ends without a sum."""
-        model = digest(self.arrays)
-        server = Server(terms, self.strategy.defence.safeguards, bound_hash(model.encode(), self.record.cohort))
+    @property
+    def model_hash(self) -> bytes:
+        """What the round's keys are bound to, as this server announces it."""
+        return bound_hash(digest(self.arrays).encode(), self.record.cohort)
+
+    def carry(self, server: Server, listen: Callable[[int, Message], None] = lambda index, reply: None) -> None:
+        """Carry the messages of every stage; raises SecAggError where the round cannot go on.
+
+        ``listen`` gets every good answer, for what it holds beside the protocol.
+        """
         outbox = server.start()
         while outbox:
             stage = server.stage
-            extra: dict[str, Any] = {"cohort": self.record.cohort, "model": model} if stage == "advertise" else {}
+            announced = {"cohort": self.record.cohort, "model": digest(self.arrays)}
+            extra: dict[str, Any] = announced if stage == "advertise" else {}
             for index, reply in self._send(f"sa_{stage}", outbox, extra, with_model=stage == "masked"):
+                listen(index, reply)
                 try:
                     server.receive(index, _answer(reply))
                 except SecAggError as error:
                     self.record.failed[self.record.cohort[index]] = str(error)
             outbox = server.advance()
-        total, weight = server.result()
-        return total, weight, server.survivors
 
     def ideal(self, terms: Terms) -> Summed:
         """Ask once; the trusted party between server and clients hands over nothing but the sum."""

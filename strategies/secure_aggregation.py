@@ -18,6 +18,10 @@ from strategies.base import ClientContext, ClientUpdateError, Defence, Stage, Up
 
 Mode = Literal["protocol", "ideal"]
 
+FLOWER = "flower_1_41"
+"""The profile that is Flower's own SecAgg+, run by ``strategies.flower_client`` and ``strategies.flower_server``."""
+FLOWER_MODULUS_BITS = 32
+
 
 @dataclass(frozen=True)
 class SecureAggregation(Defence):
@@ -35,7 +39,7 @@ class SecureAggregation(Defence):
     threshold: int | None = None
     """Shares that open a secret; None takes the least that no split view of the survivors can reach twice."""
     profile: str = "paper"
-    """Which safeguards clients have; see ``crypto.secagg.profiles``."""
+    """Which safeguards clients have (``crypto.secagg.profiles``), or ``flower_1_41``: Flower's own SecAgg+."""
     max_weight: int = 1
     """Largest weight (number of examples) of a client in a weighted mean; it travels inside the masked vector."""
     mode: Mode = "protocol"
@@ -54,8 +58,12 @@ class SecureAggregation(Defence):
             ),
             (self.max_weight >= 1, f"max_weight = {self.max_weight}: must be at least 1"),
             (
-                self.profile in PROFILES,
-                f"profile = {self.profile!r}: is unknown; choose from {', '.join(PROFILES)}",
+                self.profile in PROFILES or self.profile == FLOWER,
+                f"profile = {self.profile!r}: is unknown; choose from {', '.join([*PROFILES, FLOWER])}",
+            ),
+            (
+                self.profile != FLOWER or self.mode == "protocol",
+                f"mode = {self.mode!r}: no trusted adder rounds as {FLOWER!r} does; use 'protocol'",
             ),
             (self.mode in ("protocol", "ideal"), f"mode = {self.mode!r}: must be 'protocol' or 'ideal'"),
             (
@@ -79,8 +87,25 @@ class SecureAggregation(Defence):
             terms = self.terms(bytes(16), 1, cohort, 1)
         except InfeasibleParameters as error:
             return [f"{error}; ask more clients or change the parameters"]
+        if self.profile == FLOWER:
+            return self._flower_problems(terms)
         policy = self.safeguards.policy
         return policy.problems(terms) if policy is not None else []
+
+    def _flower_problems(self, terms: Terms) -> list[str]:
+        shares = terms.degree + 1
+        checks = (
+            (3 <= shares <= terms.clients, f"neighbours = {self.neighbours}: needs 2 to {terms.clients - 1}"),
+            (
+                2 <= terms.threshold < shares,
+                f"threshold = {terms.threshold}: must be from 2 to {shares - 1}, one below the {shares} shares",
+            ),
+            (
+                terms.clients << self.bits <= 1 << FLOWER_MODULUS_BITS,
+                f"bits = {self.bits}: the sum over {terms.clients} clients could overflow {FLOWER_MODULUS_BITS} bits",
+            ),
+        )
+        return [reason for held, reason in checks if not held]
 
     def protect(self, update: Update, context: ClientContext) -> Update:
         """Refuses: masking takes several messages, and an update must not leave outside of them."""
@@ -88,7 +113,7 @@ class SecureAggregation(Defence):
 
     @property
     def safeguards(self) -> Profile:
-        """The clients' safeguards, by ``profile``."""
+        """The clients' safeguards, by ``profile``; Flower's own clients have none of ours."""
         return PROFILES[self.profile]
 
     def terms(self, session: bytes, round: int, cohort: int, dimension: int) -> Terms:

@@ -69,6 +69,11 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.index}, {self.profile.name!r}, next={self._next!r})"
 
+    @property
+    def terms(self) -> Terms:
+        """The terms that this client has accepted."""
+        return self._terms
+
     def advertise(self, message: bytes, model_hash: bytes = b"") -> bytes:
         """Terms -> Advert. ``model_hash``: of the model this client received, computed by the client itself."""
         self._enter("advertise")

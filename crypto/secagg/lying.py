@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.entropy import Entropy
-from crypto.errors import SecAggError
+from crypto.errors import BadShare, SecAggError, TooFewClients, WrongStage
 from crypto.masks import Words, add_masks
 from crypto.secagg.client import Client
 from crypto.secagg.messages import Masked, Terms
@@ -47,6 +47,8 @@ class Lie(Server):
     refused: ClassVar[type[SecAggError] | None]
     """The error with which a client of profile `paper` stops it; None: no protocol does."""
     rounds: ClassVar[int] = 1
+    opens_sum: ClassVar[bool] = False
+    """Whether the honest sum opens too; the victim is what this server is after."""
     accomplices: Mapping[int, Accomplice]
     """The colluding clients; set once they exist."""
     others_zero: ClassVar[bool] = False
@@ -67,6 +69,8 @@ class Lie(Server):
         super().__init__(self.bend(terms), profile, model_hash, entropy)
         self.victim, self.known, self.earlier = victim, known or {}, earlier
         self.arrived: dict[int, Words] = {}
+        self.weight = 1
+        """The weights behind the loot, added up, once it has been read."""
 
     def recruits(self) -> tuple[int, ...]:
         """The clients that must collude for this lie to work, beside those whose vectors are ``known``."""
@@ -96,14 +100,26 @@ class Lie(Server):
 
     @abstractmethod
     def loot(self) -> NDArray[np.float64]:
-        """What the server learned, in data units. Raises SecAggError when too few shares came to learn it."""
+        """What the server learned, times its weight, in data units. Raises SecAggError where it learned nothing."""
+
+    def advance(self) -> dict[int, bytes]:
+        if self.stage in ("advertise", "shares", "masked") and self.victim not in self._answered:
+            raise TooFewClients(None, self.stage, f"client {self.victim}, the victim of {self.name}, has not answered")
+        return super().advance()
 
     def take_masked(self, client: int, message: Masked) -> None:
         super().take_masked(client, message)
         self.arrived[client] = message.vector(self.terms.encoding)
 
     def open(self) -> None:
-        """The victim is what this server is after: the shares it asked for need not open the sum."""
+        """The shares that a lie asks for need not open the sum."""
+        if self.opens_sum:
+            super().open()
+
+    def result(self) -> tuple[NDArray[np.float64], int]:
+        if not self.opens_sum:
+            raise WrongStage(None, self.stage, f"no sum opens: the server told the lie {self.name}")
+        return super().result()
 
     def strip(self, plus: Sequence[bytes], minus: Sequence[bytes]) -> NDArray[np.float64]:
         """The victim's update: its vector without the masks that it added (``plus``) and subtracted (``minus``)."""
@@ -118,7 +134,11 @@ class Lie(Server):
         return self.strip([*plus, seed] if seed else plus, minus)
 
     def floats(self, words: Words, contributors: int = 1) -> NDArray[np.float64]:
-        return self.terms.encoding.decode(words, contributors)[0]
+        try:
+            update, self.weight = self.terms.encoding.decode(words, contributors)
+        except ValueError as problem:
+            raise BadShare(None, "unmask", f"masks are left: {problem}") from None
+        return update
 
 
 LIES: dict[str, type[Lie]] = {}

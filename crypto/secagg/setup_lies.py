@@ -115,12 +115,10 @@ class InconsistentModels(Lie):
     """Send all but the victim a model whose update is zero (Pasquini et al., CCS 2022): the sum is the victim's."""
 
     others_zero = True
+    opens_sum = True
 
     def model_hash_of(self, client: int) -> bytes:
         return b"honest model" if client == self.victim else b"model without gradient"
-
-    def open(self) -> None:
-        super(Lie, self).open()
 
     def loot(self) -> NDArray[np.float64]:
         return self.floats(self.total, len(self.survivors))
@@ -143,16 +141,18 @@ class MaskReuse(Lie):
 
 @lie("sybils", breaks=tuple(PROFILES), refused=None)
 class Sybils(Lie):
-    """Fill every seat but the victim's with clients that collude: the sum less their vectors is the victim's."""
+    """Fill seats with clients that collude: the sum less their vectors is the victim's, or that of the few others."""
 
-    def open(self) -> None:
-        super(Lie, self).open()
+    opens_sum = True
+
+    def exposed(self) -> tuple[int, ...]:
+        return tuple(sorted(self.survivors.difference(self.known)))
 
     def loot(self) -> NDArray[np.float64]:
         words = self.total.copy()
-        for vector in self.known.values():
-            words -= vector
-        return self.floats(words)
+        for client in self.survivors.intersection(self.known):
+            words -= self.known[client]
+        return self.floats(words, len(self.exposed()))
 
 
 @lie("sybil_ring", breaks=tuple(PROFILES), refused=None)

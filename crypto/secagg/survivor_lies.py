@@ -95,12 +95,16 @@ class ScatteredDropouts(Lie):
         """Client -> whom it is told has dropped: each a threshold of times, none by more than its teller can bear."""
         told: dict[int, set[int]] = {u: set() for u in self.survivors}
         for target in sorted(self.survivors - {self.victim}):
-            able = [u for u in self.graph[target] if len(self.circle(u)) - len(told[u]) > self.terms.threshold]
+            able = [u for u in self.graph[target] if u in told and self.bears(u, told[u])]
             tellers = sorted(able, key=lambda u: len(told[u]))[: self.terms.threshold]
             if len(tellers) == self.terms.threshold:
                 for teller in tellers:
                     told[teller].add(target)
         return told
+
+    def bears(self, teller: int, told: set[int]) -> bool:
+        """Whether a client's circle stays at the threshold if one more of it is said to have dropped."""
+        return sum(u in self.survivors for u in self.circle(teller)) - len(told) > self.terms.threshold
 
     def exposed(self) -> tuple[int, ...]:
         return tuple(sorted(self.survivors.difference(*self.reports().values())))
