@@ -1,4 +1,4 @@
-"""Lies in the protocol, as a scenario asks for them: which can be told to whom, and who tells them."""
+"""Lies and collusion, as a scenario asks for them: which of them a protocol allows, and who tells them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +7,7 @@ from fedsim.names import nearest
 from strategies.federated import FederatedMean
 from strategies.flower_lies import FLOWER_LIES
 from strategies.flower_server import FlowerMean
+from strategies.homomorphic import Homomorphic
 from strategies.lying_server import UNTOLD, LyingMean
 from strategies.secagg_server import SecureFederatedMean
 from strategies.secure_aggregation import FLOWER, SecureAggregation
@@ -34,9 +35,26 @@ def adversary_problems(adversary: "Adversary") -> list[str]:
     return []
 
 
-def lie_problems(scenario: "Scenario", aggregation: SecureAggregation | None) -> list[str]:
+def collusion_problems(scenario: "Scenario") -> list[str]:
+    """Why this scenario's clients cannot collude in its protocol."""
+    colluders, lie = scenario.adversary.colluders, scenario.adversary.lie
+    if not colluders > 0:
+        return []
+    if colluders >= scenario.federation.clients:
+        return [f"adversary.colluders = {colluders}: leaves no victim among {scenario.federation.clients} clients"]
+    return [
+        f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
+        "compare plain updates and keys = 'clients_share_key'"
+        for defence in scenario.protocol
+        if (isinstance(defence, SecureAggregation) and lie is None)
+        or (isinstance(defence, Homomorphic) and defence.keys == "trusted_decryptor")
+    ]
+
+
+def lie_problems(scenario: "Scenario") -> list[str]:
     """Why this scenario's lie cannot be told in its protocol."""
     adversary, clients = scenario.adversary, scenario.federation.clients
+    aggregation = next((d for d in scenario.protocol if isinstance(d, SecureAggregation)), None)
     if adversary.lie is None:
         return []
     if aggregation is None or aggregation.mode != "protocol":

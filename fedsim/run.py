@@ -39,6 +39,8 @@ class Result:
             if cell["cause"]:
                 lines.append(f"{where}: {cell['cause']}")
             for row in cell["training"]:
+                if row.get("lie"):
+                    continue  # clients that refuse a lie do what they should
                 lines += [f"{where}: round {row['round']}, client {c}: {r}" for c, r in row.get("failed", {}).items()]
             lines += [f"{where}: {a['name']}: {a['reason']}" for a in cell["attacks"] if a["status"] == "failed"]
         return lines

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from attacks import available
 from attacks.losses import LOSSES
 from fedsim.frozen import Json, frozen
-from fedsim.lies import adversary_problems, lie_problems
+from fedsim.lies import adversary_problems, collusion_problems, lie_problems
 from fedsim.names import nearest
 from strategies.client_dp import ClientDP
 from strategies.homomorphic import Homomorphic
@@ -228,9 +228,7 @@ class Scenario(Part):
                 problems.append(
                     "task.public_fraction = 0: the coordinates to encrypt are chosen on public data; leave some"
                 )
-        problems += self._collusion_problems()
-        aggregations = [defence for defence in self.protocol if isinstance(defence, SecureAggregation)]
-        problems += lie_problems(self, next(iter(aggregations), None))
+        problems += collusion_problems(self) + lie_problems(self)
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
@@ -252,20 +250,6 @@ class Scenario(Part):
             self._check_axes(self.compare)
             self._check_each_cell_differs()
         return self
-
-    def _collusion_problems(self) -> list[str]:
-        colluders = self.adversary.colluders
-        if not colluders > 0:
-            return []
-        if colluders >= self.federation.clients:
-            return [f"adversary.colluders = {colluders}: leaves no victim among {self.federation.clients} clients"]
-        return [
-            f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
-            "compare plain updates and keys = 'clients_share_key'"
-            for defence in self.protocol
-            if (isinstance(defence, SecureAggregation) and self.adversary.lie is None)
-            or (isinstance(defence, Homomorphic) and defence.keys == "trusted_decryptor")
-        ]
 
     def _check_axes(self, compare: Mapping[str, Mapping[str, Any]]) -> None:
         for axis, labels in compare.items():

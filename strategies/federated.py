@@ -34,6 +34,8 @@ class RoundRecord:
     failed: dict[int, str] = field(default_factory=dict)
     aborted: str | None = None
     """Why a protocol ended the round without a result; training goes on from the last good model."""
+    lie: str | None = None
+    """What came of the lie that the server told in this round: what it read, or which errors stopped it."""
 
 
 class FederatedMean(Strategy):

@@ -36,7 +36,6 @@ class FlowerMean(FederatedMean):
         super().__init__(**federated)
         self.parameters, self.lie, self.victim = tuple(parameters), lie, victim
         self.defence = next(d for d in self.stack.defences if isinstance(d, SecureAggregation))
-        self.outcomes: dict[int, str] = {}
 
     def train_round(
         self, grid: Grid, round: int, arrays: ArrayRecord
@@ -68,7 +67,7 @@ class FlowerMean(FederatedMean):
 
     def evidence(self) -> dict[str, Any]:
         """The lie and what came of it, round by round; empty without one."""
-        return told(LIES[self.lie], self.victim, self.outcomes) if self.lie else {}
+        return told(LIES[self.lie], self.victim, self.rounds) if self.lie else {}
 
     def _carry(self, channel: Any, result: "_Result", record: RoundRecord) -> None:
         defence, peers = self.defence, self.defence.neighbours
@@ -94,9 +93,9 @@ class FlowerMean(FederatedMean):
         try:
             update = unflat(liar.loot(self.defence.clip, 1 << self.defence.bits), dict(like))
         except ValueError as error:
-            self.outcomes[record.round] = f"came to nothing: {error}"
+            record.lie = f"came to nothing: {error}"
             return
-        self.outcomes[record.round] = f"client {self.victim}'s update was read"
+        record.lie = f"client {self.victim}'s update was read"
         self.opened.append(Opened(record.round, self.kind, update, 1, self.victim))
 
 

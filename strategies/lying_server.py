@@ -1,7 +1,7 @@
 """A server that lies in the secure-aggregation protocol, over the same messages and to the same clients."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -30,13 +30,12 @@ UNTOLD: Mapping[str, str] = {
 class LyingMean(SecureFederatedMean):
     """A ``SecureFederatedMean`` that tells ``lie`` in every round in which it asks the client ``victim``.
 
-    ``outcomes`` says, round by round, what came of it. Most lies leave no sum: the model then stays as it was.
+    Each round's record says what came of it. Most lies leave no sum: the model then stays as it was.
     """
 
     def __init__(self, *, lie: str, victim: int, **honest: Any) -> None:
         super().__init__(**honest)
         self.lie, self.victim = LIES[lie], victim
-        self.outcomes: dict[int, str] = {}
 
     def open_sum(self, exchange: Exchange, terms: Terms, like: Update) -> Summed:
         """Lie; keep what was learned as opened, and go on with the sum where the lie leaves one."""
@@ -56,32 +55,32 @@ class LyingMean(SecureFederatedMean):
             exchange.carry(server, listen)
             self.opened.append(self._looted(server, record, like))
         except SecAggError as error:
-            self.outcomes[record.round] = stopped_by(record) or f"came to nothing: {error}"
+            record.lie = stopped_by(record) or f"came to nothing: {error}"
             raise
         return *server.result(), server.survivors
 
     def _looted(self, server: Lie, record: RoundRecord, like: Update) -> Opened:
         loot, exposed = server.loot(), server.exposed()
         if len(exposed) > 1:
-            self.outcomes[record.round] = f"the sum over {len(exposed)} clients was read"
+            record.lie = f"the sum over {len(exposed)} clients was read"
             return Opened(record.round, self.kind, unflat(loot, like), len(exposed))
         client = record.cohort[exposed[0]]
-        self.outcomes[record.round] = f"client {client}'s update was read"
+        record.lie = f"client {client}'s update was read"
         return Opened(record.round, self.kind, unflat(loot / server.weight, like), 1, client)
 
     def evidence(self) -> dict[str, Any]:
         """The lie and what came of it, round by round."""
-        return told(self.lie, self.victim, self.outcomes)
+        return told(self.lie, self.victim, self.rounds)
 
 
-def told(lie: type[Lie], victim: int, outcomes: Mapping[int, str]) -> dict[str, Any]:
-    """A lie and its outcomes, for the evidence."""
+def told(lie: type[Lie], victim: int, rounds: Sequence[RoundRecord]) -> dict[str, Any]:
+    """A lie and what came of it, for the evidence."""
     return {
         "lie": lie.name,
         "claim": lie.claim,
         "victim": victim,
         "some_profile_stops_it": lie.refused is not None,
-        "rounds": {str(round): outcome for round, outcome in outcomes.items()},
+        "rounds": {str(record.round): record.lie for record in rounds if record.lie},
     }
 
 
