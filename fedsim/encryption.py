@@ -77,17 +77,24 @@ def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
     """What a review has to know of the keys, and what the server's half measured; empty without encryption."""
     if not isinstance(strategy, HomomorphicMean):
         return {}
-    defence, context = strategy.defence, strategy.keys.context
-    chosen = context.parameters
+    defence, context, sealing = strategy.defence, strategy.keys.context, strategy.sealing
+    chosen, clear = context.parameters, len(sealing.selection.clear)
+    findings = list(defence.holder.findings(defence.scheme))
+    if clear:
+        findings.append(
+            f"{clear:,} of {sealing.selection.size:,} coordinates of every client's update travel in clear"
+            f"{', and its weight' if sealing.tells_weight else ''}: whoever sees a message reads them, key or no key."
+        )
     evidence = {
-        "findings": list(defence.holder.findings(defence.scheme)),
+        "findings": findings,
         "parameters": describe(chosen),
         "security_bits": 128,
         "secret_key_at": list(defence.holder.holders(seeded=defence.seeded)),
         "server_holds_secret_key": strategy.keys.mistake is not None,
         "stated_error_of_a_sum": chosen.sum_error(context.cohort),
-        "encrypted_parameters": len(strategy.sealing.selection.encrypted),
-        "clear_parameters": len(strategy.sealing.selection.clear),
+        "rounding_step": sealing.rounding_step,
+        "encrypted_parameters": len(sealing.selection.encrypted),
+        "clear_parameters": clear,
         "server_cpu_seconds": dict(strategy.cpu_seconds),
     }
     if isinstance(strategy, BlindMean):

@@ -92,13 +92,13 @@ class Sealing:
         """Values in each ciphertext; 0 where nothing is encrypted, and there is none."""
         self.tells_weight = weighted and len(selection.clear) > 0
         """Whether the weight travels in clear: a clear part cannot be averaged without it."""
-        self._codec: Codec = (
-            IntegerCodec(
-                encoding_for(context, dimension, defence.clip, bits=defence.bits, max_weight=defence.max_weight)
-            )
-            if defence.scheme == "bfv"
-            else RealCodec(defence.max_weight)
-        )
+        self.rounding_step = 0.0
+        """What one level of a rounded coordinate is worth; 0 where nothing is rounded before encryption."""
+        self._codec: Codec = RealCodec(defence.max_weight)
+        if defence.scheme == "bfv":
+            bits, weight = defence.bits, defence.max_weight
+            encoding = encoding_for(context, dimension, defence.clip, bits=bits, max_weight=weight)
+            self.rounding_step, self._codec = encoding.step, IntegerCodec(encoding)
 
     def seal(
         self, vector: NDArray[np.float32], weight: int, rounding: bytes, secret: SecretContext | None
