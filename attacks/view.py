@@ -166,6 +166,8 @@ class Update:
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     side: Mapping[str, float] = field(default_factory=dict)
     partial: bool = False
+    clients: tuple[int, ...] = ()
+    """Whose updates a sum adds up; empty for all that took part in the round."""
 
 
 @dataclass(frozen=True)

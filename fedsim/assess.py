@@ -55,7 +55,7 @@ def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[
 
 
 def victims_of(view: View, round: int) -> tuple[Victim, ...]:
-    """Whom a round can be attacked on: the clients whose update is readable, else the round's sum.
+    """Whom a round can be attacked on: the clients whose update is readable, else the smallest sum.
 
     Where nothing is readable every client asked is a victim, so that attacks get to say what they lack. A sum is no
     victim where the view does not tell whose it is: its truth would be another's.
@@ -64,8 +64,9 @@ def victims_of(view: View, round: int) -> tuple[Victim, ...]:
     if alone := sorted({update.client for update in updates if update.client is not None}):
         return tuple(Victim(round, (client,)) for client in alone)
     if updates:
-        summed = _contributors(view, round)
-        return tuple(Victim(round, summed) for update in updates[:1] if update.contributors == len(summed))
+        sums = [(update.contributors, update.clients or _contributors(view, round)) for update in updates]
+        known = [clients for contributors, clients in sums if contributors == len(clients)]
+        return tuple(Victim(round, clients) for clients in sorted(known, key=len)[:1])
     asked = sorted({m.client for m in view.messages if m.round == round and m.direction == "sent"})
     return tuple(Victim(round, (client,)) for client in asked)
 
@@ -80,7 +81,8 @@ def _contributors(view: View, round: int) -> tuple[int, ...]:
 def _observed(view: View, victim: Victim) -> tuple[Observation, ...]:
     """What the view holds of a victim; a sum, even one over a single client, is under no client's number."""
     own = tuple(view.observations(victim.round, victim.label)) if len(victim.clients) == 1 else ()
-    return own or tuple(o for o in view.observations(victim.round) if o.client is None)
+    sums = (o for o in view.observations(victim.round) if o.client is None)
+    return own or tuple(o for o in sums if o.contributors == len(victim.clients))
 
 
 def perform(job: Job) -> Claims:

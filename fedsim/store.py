@@ -167,7 +167,7 @@ def save_view(folder: Path, view: View) -> None:
     for index, update in enumerate(view.updates):
         tensors |= {f"update/{index}/{name}": tensor for name, tensor in update.arrays.items()}
         tensors |= {f"buffers/{index}/{name}": tensor for name, tensor in update.buffers.items()}
-        fields = ("round", "client", "kind", "base", "contributors", "partial")
+        fields = ("round", "client", "kind", "base", "contributors", "partial", "clients")
         updates.append({**{name: getattr(update, name) for name in fields}, "side": dict(update.side)})
     messages = []
     for message in view.messages:
@@ -192,7 +192,11 @@ def load_view(folder: Path, model: nn.Module) -> View:
         broadcasts={digest: group(f"broadcast/{digest}/") for digest in sorted(digests)},
         messages=tuple(Message(**message) for message in content["messages"]),
         updates=tuple(
-            Update(arrays=group(f"update/{index}/"), buffers=group(f"buffers/{index}/"), **update)
+            Update(
+                arrays=group(f"update/{index}/"),
+                buffers=group(f"buffers/{index}/"),
+                **{**update, "clients": tuple(update["clients"])},
+            )
             for index, update in enumerate(content["updates"])
         ),
     )

@@ -60,11 +60,11 @@ class LyingMean(SecureFederatedMean):
         return *server.result(), server.survivors
 
     def _looted(self, server: Lie, record: RoundRecord, like: Update) -> Opened:
-        loot, exposed = server.loot(), server.exposed()
-        if len(exposed) > 1:
-            record.lie = f"the sum over {len(exposed)} clients was read"
-            return Opened(record.round, self.kind, unflat(loot, like), len(exposed))
-        client = record.cohort[exposed[0]]
+        loot, clients = server.loot(), tuple(record.cohort[place] for place in server.exposed())
+        if len(clients) > 1:
+            record.lie = f"the sum over clients {', '.join(map(str, clients))} was read"
+            return Opened(record.round, self.kind, unflat(loot, like), len(clients), clients=clients)
+        (client,) = clients
         record.lie = f"client {client}'s update was read"
         return Opened(record.round, self.kind, unflat(loot / server.weight, like), 1, client)
 

@@ -21,3 +21,5 @@ class Opened:
     contributors: int
     client: int | None = None
     partial: bool = False
+    clients: tuple[int, ...] = ()
+    """Whose updates a sum adds up; empty for all that took part in the round."""

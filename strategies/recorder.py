@@ -146,7 +146,16 @@ class RecordingGrid(Grid):
                     raise ValueError(misfit)
                 updates += found
         updates += [
-            Update(o.round, o.client, o.kind, self._sent_in[o.round], o.arrays, o.contributors, partial=o.partial)
+            Update(
+                o.round,
+                o.client,
+                o.kind,
+                self._sent_in[o.round],
+                o.arrays,
+                o.contributors,
+                partial=o.partial,
+                clients=o.clients,
+            )
             for o in opened
             if o.round in self._sent_in
         ]
