@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint setup clean
+.PHONY: demo test test-slow known-results lint setup clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ test: lint
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+known-results: $(READY)
+	$(BIN)/pytest tests/known_results -m "slow or not slow" -s
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -84,7 +84,11 @@ def _truth(pictures: Pictures, targets: list[Target], rows: Sequence[Mapping[Tar
     """The truth row, with what each column stands for; left out where the truth was not stored."""
     keys = [_truth_key(pictures, target, rows) for target in targets]
     if not any(keys):
-        return [Band("Truth", reason="The truth was not stored with this run: reconstructions stand alone.")]
+        reason = (
+            "The truth was not stored with this run. What was rebuilt stands alone; where an attack succeeded, it is a "
+            "client's data all the same, as are the raw updates in the run folder."
+        )
+        return [Band("Truth", reason=reason)]
     tiles = []
     for i, (target, key) in enumerate(zip(targets, keys, strict=True)):
         lines = [place(i, len(targets)), f"client {target.client}", f"seed {target.seed}"]

@@ -45,7 +45,11 @@ def record_tables(
         ]
         blocks.append(Table(caption, head, body))
     if not any(record.rows and record.rows.get("truth") is not None for row in rows for record in row.values()):
-        blocks.append(Prose("The truth was not stored with this run: claims stand alone.", "note"))
+        blocks.append(
+            Prose(
+                "The truth was not stored with this run. A claim that is right is a client's data all the same.", "note"
+            )
+        )
     return blocks
 
 
