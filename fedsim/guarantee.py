@@ -72,5 +72,12 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> G
         return Guarantee(stated)  # noise inside local steps does not simply add up over clients
     return Guarantee(
         replace(stated, observer="the server, on one client's update, should its masks fail"),
-        observers(defence, aggregation, releases=stated.releases, cohort=asked, survivors=min(summed), colluders=0),
+        observers(
+            defence,
+            aggregation,
+            releases=stated.releases,
+            cohort=asked,
+            survivors=min(summed),
+            colluders=scenario.adversary.colluders,
+        ),
     )

@@ -61,6 +61,7 @@ class LyingMean(SecureFederatedMean):
 
     def _looted(self, server: Lie, record: RoundRecord, like: Update) -> Opened:
         loot, clients = server.loot(), tuple(record.cohort[place] for place in server.exposed())
+        record.answered = list(clients)  # released to this server, whether or not a sum opens
         if len(clients) > 1:
             record.lie = f"the sum over clients {', '.join(map(str, clients))} was read"
             return Opened(record.round, self.kind, unflat(loot, like), len(clients), clients=clients)

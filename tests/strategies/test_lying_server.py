@@ -3,12 +3,13 @@
 import pytest
 
 from crypto.secagg.lies import LIES
-from fedsim import Federation, Scenario, SecureAggregation
+from fedsim import ClientDP, Federation, Scenario, SecureAggregation
 from fedsim.apps import client_app
 from fedsim.assess import jobs, perform
 from fedsim.experiment import Experiment
 from fedsim.federation import federate, recording
 from fedsim.grids import InlineGrid
+from fedsim.guarantee import guarantee
 from fedsim.outcome import attack_outcome
 from strategies.lying_server import UNTOLD
 
@@ -103,6 +104,20 @@ def test_a_weighted_update_is_read_free_of_its_weight():
     (truth,) = [u.arrays for u in plain.updates if u.client == VICTIM]
     for name, tensor in view.updates[0].arrays.items():
         assert float((tensor - truth[name]).abs().max()) < 4 / 2**16
+
+
+def test_what_a_lie_read_counts_as_released_and_colluders_noise_as_none():
+    noise = ClientDP(clip=5.0, noise_multiplier=1.0)
+    for lie, profile, summed in (("both_lists", "no_consistency", 1), ("sybils", "paper", CLIENTS)):
+        made = scenario(lie, profile, clip=100.0)
+        made = Scenario(**{**dict(made), "protocol": (noise, *made.protocol)})
+        experiment, training, _ = run(made)
+        assert len(training.history[1]["answered"]) == summed
+        stated = guarantee(experiment, training.history)
+        assert stated is not None
+        (on_the_sum,) = [o for o in stated.observers if o.observer == "the server, on the sum, as it was"]
+        assert on_the_sum.noise_of == 1
+        assert on_the_sum.epsilon == pytest.approx(stated.statement.epsilon, rel=1e-6)
 
 
 def test_a_victim_that_was_not_asked_or_has_left_is_not_read():
