@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
-from scipy.stats import chisquare
 
 from attacks import Message, View
+from crypto.secagg.evidence import uniformity
+from crypto.secagg.wire import FRAME_BYTES
 
 
 class EvidenceLog:
@@ -135,6 +136,5 @@ def _training(view: View) -> list[Message]:
 
 
 def _uniformity(masked: Sequence[bytes]) -> float:
-    """The p-value of a chi-squared test that the bytes of all masked vectors are uniform: small means they are not."""
-    vectors = [np.frombuffer(vector, np.uint8) for vector in masked]
-    return float(chisquare(np.bincount(np.concatenate(vectors), minlength=256)).pvalue)
+    """The p-value of all masked words, without their messages' headers, having uniform bytes: small means not."""
+    return uniformity(np.concatenate([np.frombuffer(vector, np.uint8, offset=FRAME_BYTES) for vector in masked]))
