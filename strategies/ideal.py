@@ -8,53 +8,17 @@ from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from crypto.secagg import Terms
 from strategies.wire import ENCODED
+from strategies.wrapped import WrappedGrid
 
 SUM = "sum"
 """The record, on the first good answer, that holds the modular sum over all of them."""
 
 
-class IdealAggregation(Grid):
+class IdealAggregation(WrappedGrid):
     """Passes everything through, but takes every encoded vector out of the answers and puts their sum in one."""
-
-    def __init__(self, inner: Grid) -> None:
-        self.inner = inner
-
-    def set_run(self, run: Run) -> None:
-        """Pass through."""
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Pass through."""
-        return self.inner.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Pass through."""
-        return self.inner.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass through."""
-        return self.inner.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Pass through."""
-        return self.inner.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass through: vectors to add are asked for by ``send_and_receive``."""
-        return self.inner.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass through."""
-        return self.inner.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The answers without their vectors; the sum stands on the first one that held one."""

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from flwr.app import ArrayRecord, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from torch import Tensor, nn
 
 from attacks.view import Kind, Update, View
 from attacks.view import Message as Seen
 from strategies.opened import Opened
 from strategies.wire import Reader, State, form_of, numbers, payload_bytes, plain
+from strategies.wrapped import WrappedGrid
 
 
 def first_appearance() -> Callable[[int], int]:
@@ -42,7 +41,7 @@ class _Entry:
     answers: _Instruction | None = None
 
 
-class RecordingGrid(Grid):
+class RecordingGrid(WrappedGrid):
     """Passes everything through to ``inner`` unchanged, and remembers it as the server saw it.
 
     ``partition_of`` names clients by node id; the default is that of fedsim's own grids, ``node_id - 1``. On a
@@ -60,7 +59,7 @@ class RecordingGrid(Grid):
         partition_of: Callable[[int], int] = lambda node: node - 1,
         keep: Callable[[int], bool] = lambda round: True,
     ) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.partition_of = partition_of
         self._keep = keep
         self._batches = 0
@@ -68,29 +67,6 @@ class RecordingGrid(Grid):
         self._broadcasts: dict[str, State] = {}
         self._sent_in: dict[int, str] = {}
         self._open: dict[str, _Instruction] = {}
-
-    def set_run(self, run: Run) -> None:
-        """Pass through."""
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Pass through."""
-        return self.inner.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Pass through."""
-        return self.inner.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass through."""
-        return self.inner.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Pass through."""
-        return self.inner.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass through, and record what is sent."""
