@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow known-results lint setup clean
+.PHONY: demo test test-slow known-results bench-attacks lint setup clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ test-slow: $(READY)
 
 known-results: $(READY)
 	$(BIN)/pytest tests/known_results -m "slow or not slow" -s
+
+bench-attacks: $(READY)
+	$(BIN)/python -m tests.benchmarks.attack_cost
 
 clean:
 	rm -rf $(VENV) build *.egg-info
