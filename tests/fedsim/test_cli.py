@@ -197,6 +197,11 @@ def test_what_lies_beside_the_script_is_found_from_anywhere(tmp_path, engine):
         assert done.returncode == 0, done.stderr
 
 
+def _heeds_ctrl_c():
+    """A test run in the background is deaf to it, and so would be what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0])
 def test_ctrl_c_during_the_imports_ends_in_a_line(seconds, tmp_path):
@@ -206,6 +211,7 @@ def test_ctrl_c_during_the_imports_ends_in_a_line(seconds, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_heeds_ctrl_c,
     )
     process.stdout.readline()
     time.sleep(seconds)
@@ -229,7 +235,12 @@ def test_quiet_prints_nothing(script):
 def test_ctrl_c_ends_at_once_and_the_run_resumes(script, tmp_path):
     path = script("seeds=list(range(6)),", rounds=40)
     process = subprocess.Popen(
-        [sys.executable, path, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, path, "--out", "run"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        preexec_fn=_heeds_ctrl_c,
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run").glob("cells.unfinished/*/measured.json")):
