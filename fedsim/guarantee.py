@@ -79,5 +79,6 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> G
             cohort=asked,
             survivors=min(summed),
             colluders=scenario.adversary.colluders,
+            enforced=not any(str(row.get("lie") or "").endswith("update was read") for row in history),
         ),
     )

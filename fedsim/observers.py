@@ -24,15 +24,23 @@ class Observer:
 
 
 def observers(
-    defence: ClientDP, aggregation: SecureAggregation, *, releases: int, cohort: int, survivors: int, colluders: int
+    defence: ClientDP,
+    aggregation: SecureAggregation,
+    *,
+    releases: int,
+    cohort: int,
+    survivors: int,
+    colluders: int,
+    enforced: bool = True,
 ) -> tuple[Observer, ...]:
     """The three observers of a client-level guarantee over ``releases`` rounds of a ``cohort``.
 
     ``survivors`` is the smallest number of clients in any round's sum, ``colluders`` how many clients tell the server
     their noise. The guarantee that a client can rely on counts only the survivors that the protocol enforces, its
-    threshold, of which all colluders may be part; after the run, the survivors that there really were.
+    threshold, of which all colluders may be part, and none of them where the threshold was not ``enforced``, since
+    the server read one client's vector alone; after the run, the survivors that there really were.
     """
-    threshold = aggregation.terms(bytes(16), 1, cohort, 1).threshold
+    threshold = aggregation.terms(bytes(16), 1, cohort, 1).threshold if enforced else 1
     rows = (
         (
             "the server, on one update",

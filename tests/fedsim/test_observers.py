@@ -2,8 +2,11 @@
 
 import pytest
 
+from fedsim.experiment import Experiment
+from fedsim.guarantee import guarantee
 from fedsim.observers import observers
 from fedsim.privacy import epsilons
+from fedsim.scenario import Scenario
 from strategies.client_dp import ClientDP
 from strategies.secure_aggregation import SecureAggregation
 
@@ -43,3 +46,15 @@ def test_a_heavy_client_hides_behind_light_ones_less():
     light, heavy = by_name(), by_name(max_weight=8)
     assert heavy["an outsider"].noise_multiplier == pytest.approx((1 + 15 / 64) ** 0.5)
     assert heavy["an outsider"].epsilon > light["an outsider"].epsilon
+
+
+@pytest.mark.parametrize(
+    ("lie", "noise_of"), [(None, 3), ("stopped by OverlappingSets", 3), ("client 0's update was read", 1)]
+)
+def test_the_threshold_vouches_for_nothing_once_a_lie_has_opened_an_update(lie, noise_of):
+    task = {"dataset": "digits", "model": "softmax"}
+    made = Experiment(Scenario(name="x", task=task, federation={"weighted": False}, protocol=[DP, SecureAggregation()]))
+    given = guarantee(made, [{"round": 0}, {"round": 1, "answered": [0, 1, 2, 3], "lie": lie}])
+    sure = next(o for o in given.observers if o.observer == "the server, on the sum, guaranteed")
+    assert sure.noise_of == noise_of
+    assert (sure.epsilon == given.statement.epsilon) == (noise_of == 1)
