@@ -13,6 +13,7 @@ from attacks import (  # noqa: F401  each registers itself
     prior,
     traps,
 )
+from attacks.oracle import ACCESS, AccessDenied, Oracle, OracleError, QueryBudgetExceeded, UnknownCaller
 from attacks.registry import available, reconstruct, reconstruct_many
 from attacks.view import (
     Budget,
@@ -26,12 +27,18 @@ from attacks.view import (
 )
 
 __all__ = [
+    "ACCESS",
+    "AccessDenied",
     "Budget",
     "Knowledge",
     "Message",
     "NotApplicable",
     "Observation",
+    "Oracle",
+    "OracleError",
+    "QueryBudgetExceeded",
     "Reconstruction",
+    "UnknownCaller",
     "Update",
     "View",
     "available",

@@ -1,0 +1,138 @@
+"""A trained model as its callers reach it: so much of each answer, and so many questions."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.controls import Control, LabelOnly, Rounding, TopK, perturbed
+
+ACCESS = ("white_box", "confidences", "top_k", "rounded", "label_only")
+"""The access levels, falling."""
+
+Answer = Callable[[Tensor], Tensor]
+"""Inputs (N, *input_shape) in data units to confidences (N, K); one-hot where a service tells labels alone."""
+
+_LEVELS: dict[str, Callable[[int, int], tuple[Control, ...]]] = {
+    "top_k": lambda top, decimals: (TopK(top),),
+    "rounded": lambda top, decimals: (Rounding(decimals),),
+    "label_only": lambda top, decimals: (LabelOnly(),),
+}
+
+
+class OracleError(Exception):
+    """A request that the oracle refused."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(vars(self).values())
+
+
+class AccessDenied(OracleError):
+    """The caller asked for more than its access level answers."""
+
+    def __init__(self, asked: str, access: str) -> None:
+        super().__init__(f"access denied: {asked} are not answered at access level {access!r}")
+        self.asked, self.access = asked, access
+
+
+class QueryBudgetExceeded(OracleError):
+    """The request was refused whole: it asks for more than is left of the budget. What was refused is counted."""
+
+    def __init__(self, asked: int, left: int, budget: int) -> None:
+        super().__init__(f"query budget exceeded: {asked} queries asked, {left} of {budget} left")
+        self.asked, self.left, self.budget = asked, left, budget
+
+
+class UnknownCaller(OracleError):
+    """No such caller: the key or name is not on the deployment's list."""
+
+    def __init__(self, caller: str) -> None:
+        super().__init__(f"unknown caller {caller!r}: not on the list of this deployment")
+        self.caller = caller
+
+
+class Oracle:
+    """A model behind an access level, a query budget and output controls.
+
+    ``answering`` is the model (logits (N, K), asked in evaluation mode), or any callable to confidences, such as a
+    client of a remote service. ``controls`` perturb the answers in order, then the level's own coarsening (``top``
+    confidences, or ``decimals`` places). ``watch`` is handed the inputs and the answers of each request that was not
+    refused. ``queries`` counts inputs that were answered, ``refused`` inputs that were not.
+    """
+
+    def __init__(
+        self,
+        answering: nn.Module | Answer,
+        *,
+        num_classes: int,
+        access: str = "confidences",
+        budget: int | None = None,
+        controls: Sequence[Control] = (),
+        generator: torch.Generator | None = None,
+        top: int = 3,
+        decimals: int = 1,
+        watch: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> None:
+        if access not in ACCESS:
+            raise ValueError(f"access = {access!r}: unknown level; allowed: {', '.join(ACCESS)}")
+        if budget is not None and budget < 0:
+            raise ValueError(f"budget = {budget}: must not be negative; leave it out for no limit")
+        wrong = [f"{control.kind}.{problem}" for control in controls for problem in control.problems()]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        if access == "white_box" and (controls or not isinstance(answering, nn.Module)):
+            raise ValueError("access = 'white_box': needs the model itself, on which output controls have no hold")
+        level = _LEVELS[access](top, decimals) if access in _LEVELS else ()
+        self._controls = (*controls, *level)
+        self._model = copy.deepcopy(answering).eval() if isinstance(answering, nn.Module) else None
+        self._answer: Answer = self._model_answer if self._model is not None else answering
+        self._generator = generator or torch.Generator().manual_seed(0)
+        self._watch = watch
+        self.access = max((access, *(control.access for control in controls)), key=ACCESS.index)
+        self.num_classes, self.budget = num_classes, budget
+        self.queries = self.refused = 0
+
+    @property
+    def left(self) -> int | None:
+        """Queries left of the budget; None without one."""
+        return None if self.budget is None else self.budget - self.queries
+
+    @property
+    def model(self) -> nn.Module:
+        """A copy of the model in evaluation mode; raises AccessDenied but for white-box access."""
+        if self.access != "white_box" or self._model is None:
+            raise AccessDenied("weights", self.access)
+        return copy.deepcopy(self._model)
+
+    def confidences(self, inputs: Tensor) -> Tensor:
+        """Confidences (N, K), as perturbed; raises AccessDenied at label_only and QueryBudgetExceeded.
+
+        At ``top_k`` those that are not shown read zero; at ``rounded`` a row need not sum to one.
+        """
+        if self.access == "label_only":
+            raise AccessDenied("confidences", self.access)
+        return self._ask(inputs)[1]
+
+    def labels(self, inputs: Tensor) -> Tensor:
+        """The label (N,) of each input; ties in perturbed answers go to the model's own first among them."""
+        own, shown = self._ask(inputs)
+        return own.masked_fill(shown < shown.amax(1, keepdim=True), -1).argmax(1)
+
+    def _ask(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        asked = len(inputs)
+        if self.left is not None and asked > self.left:
+            self.refused += asked
+            raise QueryBudgetExceeded(asked, self.left, self.budget or 0)
+        self.queries += asked
+        own = self._answer(inputs)
+        shown = perturbed(own, self._controls, self._generator)
+        if self._watch is not None:
+            self._watch(inputs.detach(), shown)
+        return own, shown
+
+    def _model_answer(self, inputs: Tensor) -> Tensor:
+        assert self._model is not None
+        with torch.no_grad():
+            return self._model(inputs).softmax(-1)
