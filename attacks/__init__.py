@@ -13,8 +13,9 @@ from attacks import (  # noqa: F401  each registers itself
     prior,
     traps,
 )
+from attacks.inference import Claim, Targets, available, infer, inferences
 from attacks.oracle import ACCESS, AccessDenied, Oracle, OracleError, QueryBudgetExceeded, UnknownCaller
-from attacks.registry import available, reconstruct, reconstruct_many
+from attacks.registry import reconstruct, reconstruct_many, reconstructions
 from attacks.view import (
     Budget,
     Knowledge,
@@ -30,6 +31,7 @@ __all__ = [
     "ACCESS",
     "AccessDenied",
     "Budget",
+    "Claim",
     "Knowledge",
     "Message",
     "NotApplicable",
@@ -38,10 +40,14 @@ __all__ = [
     "OracleError",
     "QueryBudgetExceeded",
     "Reconstruction",
+    "Targets",
     "UnknownCaller",
     "Update",
     "View",
     "available",
+    "infer",
+    "inferences",
     "reconstruct",
     "reconstruct_many",
+    "reconstructions",
 ]

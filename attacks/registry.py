@@ -20,6 +20,12 @@ class Needs:
     sums: bool = False
     update: bool = True
 
+    @property
+    def works_on(self) -> str:
+        """The source, in words."""
+        kinds = " or ".join(self.kinds) if self.update else "nothing but public data"
+        return kinds + (" (sums too)" if self.sums else "")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -83,8 +89,8 @@ def attack(
     return register
 
 
-def available() -> Mapping[str, Attack]:
-    """Every attack by name, with the least knowledge it needs, its rung, its paper and the views it works on."""
+def reconstructions() -> Mapping[str, Attack]:
+    """Every attack that rebuilds data from an update, by name."""
     return dict(sorted(_ATTACKS.items()))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attacks import available
+from attacks import reconstructions
 from fedsim.cells import Engine, Machine, attack_cells, preflight
 from fedsim.names import nearest
 from fedsim.publish import environment, gather, publish
@@ -12,7 +12,7 @@ from fedsim.report.progress import Progress
 from fedsim.run import Result
 from fedsim.scenario import Attack, AttackBudget
 from fedsim.search_path import add_folders
-from fedsim.store import RunFolder, StoreError, read_json
+from fedsim.store import RunFolder, StoreError, exclusive, read_json
 
 
 def attack_again(
@@ -33,8 +33,8 @@ def attack_again(
     """
     path = Path(folder)
     scenario = RunFolder.scenario_of(path)
-    if attack not in available():
-        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, available())}")
+    if attack not in reconstructions():
+        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, reconstructions())}")
     held = sorted({round for planned in scenario.attacks for round in planned.rounds})
     chosen = sorted(set(rounds)) if rounds else held
     if missing := [round for round in chosen if round not in held]:
@@ -45,22 +45,23 @@ def attack_again(
         victims=max(planned.victims for planned in scenario.attacks) if victims is None else victims,
         budget=AttackBudget(**(budget or {})),
     )
-    run_folder = RunFolder.open(path, scenario)
-    add_folders(run_folder.folders)
-    with Progress(quiet) as progress:
-        cells = [c for c in scenario.cells() if (run_folder.cell(c.digest) / "measured.json").exists()]
-        if not cells:
-            raise StoreError(f"{path}: holds no trained cell; run the scenario first")
-        progress.stage("loading views", len(cells))
-        todo = [(cell, preflight(cell, progress)) for cell in cells]
-        for _, experiment in todo:
-            run_folder.check_same(experiment)
-        with_truth = all((run_folder.cell(cell.digest) / "truth.safetensors").exists() for cell in cells)
-        machine = Machine(engine, address)
-        attack_cells(run_folder, todo, machine, progress, truth=with_truth, extra=[asked])
-        typed = [*_typed_before(path), command] if command else _typed_before(path)
-        results = gather(run_folder, scenario, environment(engine, typed))
-        publish(run_folder, results)
+    with exclusive(path):
+        run_folder = RunFolder.open(path, scenario)
+        add_folders(run_folder.folders)
+        with Progress(quiet) as progress:
+            cells = [c for c in scenario.cells() if (run_folder.cell(c.digest) / "measured.json").exists()]
+            if not cells:
+                raise StoreError(f"{path}: holds no trained cell; run the scenario first")
+            progress.stage("loading views", len(cells))
+            todo = [(cell, preflight(cell, progress)) for cell in cells]
+            for _, experiment in todo:
+                run_folder.check_same(experiment)
+            with_truth = all((run_folder.cell(cell.digest) / "truth.safetensors").exists() for cell in cells)
+            machine = Machine(engine, address)
+            attack_cells(run_folder, todo, machine, progress, truth=with_truth, extra=[asked])
+            typed = [*_typed_before(path), command] if command else _typed_before(path)
+            results = gather(run_folder, scenario, environment(engine, typed))
+            publish(run_folder, results)
     return Result(path, results)
 
 

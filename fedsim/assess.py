@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attacks import Budget, Knowledge, NotApplicable, Observation, Reconstruction, View, available, reconstruct_many
+from attacks import (
+    Budget,
+    Knowledge,
+    NotApplicable,
+    Observation,
+    Reconstruction,
+    View,
+    reconstruct_many,
+    reconstructions,
+)
 from fedsim.adversary import knowledge_for
 from fedsim.experiment import Experiment
 from fedsim.scenario import Attack
@@ -96,7 +105,7 @@ def perform(job: Job) -> Claims:
 
 def prove(name: str) -> bool | None:
     """Run the attack on the small case that it must win; None for an attack that has none."""
-    make = available()[name].sanity
+    make = reconstructions()[name].sanity
     if make is None:
         return None
     case = make()

@@ -1,4 +1,4 @@
-"""The command line: ``fedsim run``, ``attack``, ``report``, ``list``; scenario scripts take the flags of ``run``."""
+"""The command line, a function a command; scenario scripts take the flags of ``fedsim run``."""
 
 import shlex
 import sys
@@ -106,6 +106,37 @@ def run_command(
     _finish(result, quiet)
 
 
+@app.command("sweep")
+@refuses_bad_input
+def sweep_command(
+    scenario: Annotated[str, typer.Argument(help="A scenario's name (fedsim list), a script, or a TOML file.")],
+    address: AddressFlag = None,
+    namespace: Annotated[str | None, typer.Option(help="The cluster's namespace to work in.")] = None,
+    cpus_per_cell: Annotated[float, typer.Option(min=0.01, help="CPUs that Ray sets aside for each cell.")] = 1,
+    gpus_per_cell: Annotated[float, typer.Option(min=0, help="GPUs that Ray sets aside for each cell.")] = 0,
+    seed: SeedFlag = None,
+    out: OutFlag = None,
+    resume: ResumeFlag = False,
+    no_truth: NoTruthFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Run every cell of a scenario as a task of its own on Ray, and keep each as it finishes."""
+    from fedsim.sweep import sweep  # Ray takes a second to import
+
+    asked = load_scenario(scenario)
+    if seed:
+        asked = Scenario(**{**asked.model_dump(mode="json"), "seeds": seed})
+    where: dict[str, Any] = {"address": address, "namespace": namespace}
+    size = {"cpus_per_cell": cpus_per_cell, "gpus_per_cell": gpus_per_cell}
+    changed = {name: value for name, value in size.items() if value != {"cpus_per_cell": 1}.get(name, 0)}
+    typed = _typed("sweep", _nearby(scenario), seed=seed, **where, **changed, out=out, no_truth=no_truth, quiet=quiet)
+    try:
+        result = sweep(asked, out, **where, **size, resume=resume, truth=not no_truth, quiet=quiet, command=typed)
+    except KeyboardInterrupt:
+        leave(f"interrupted; finished cells are kept. Go on with: {typed} --resume")
+    _finish(result, quiet)
+
+
 def _finish(result: Result, quiet: bool) -> None:
     if not quiet:
         print_summary(result.results, Console(), result.out / "report.html")
@@ -160,11 +191,8 @@ def list_command() -> None:
     console = Console()
     table = Table("attack", "rung", "needs", "works on", "recovers", "paper", title="Attacks")
     for name, attack in available().items():
-        kinds = "nothing but public data" if not attack.needs.update else " or ".join(attack.needs.kinds)
-        works_on = kinds + (" (sums too)" if attack.needs.sums else "")
-        table.add_row(
-            name, attack.needs.rung, ", ".join(attack.needs.knowledge) or "-", works_on, attack.claim, attack.paper
-        )
+        needs = attack.needs
+        table.add_row(name, needs.rung, ", ".join(needs.knowledge) or "-", needs.works_on, attack.claim, attack.paper)
     console.print(table)
     for title, names in (
         ("Scenarios", available_scripts()),

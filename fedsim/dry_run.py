@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from attacks import Budget, Observation, available
+from attacks import Budget, Observation, reconstructions
 from attacks.losses import LOSSES
 from fedsim.adversary import in_words, knowledge_for, rung
 from fedsim.assess import Job, perform
@@ -74,7 +74,7 @@ def _threat_models(cells: Sequence[Cell]) -> list[str]:
 
 def _attack_line(experiment: Experiment, attack: Attack, count: int) -> str:
     seconds, stopped = _seconds_on_one_victim(experiment, attack)
-    where = rung(experiment.scenario, attack.rounds[0]) if available()[attack.name].needs.update else "L0"
+    where = rung(experiment.scenario, attack.rounds[0]) if reconstructions()[attack.name].needs.update else "L0"
     bound = "at least" if stopped else "about"
     return f"  {attack.name}: {count} victims, rung {where}, {bound} {count * seconds:.0f} s on one core"
 

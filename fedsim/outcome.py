@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks import NotApplicable, Reconstruction, available, metrics
+from attacks import NotApplicable, Reconstruction, metrics, reconstructions
 from fedsim.adversary import rung
 from fedsim.assess import Claims, Job
 from fedsim.experiment import Experiment
@@ -24,7 +24,7 @@ Pictures = dict[str, Tensor]
 
 def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims) -> tuple[dict[str, Any], Pictures]:
     """What one attack made of one round's victims, scored; with the pictures of images."""
-    attack = available()[job.attack]
+    attack = reconstructions()[job.attack]
     victims, pictures, reasons = [], {}, []
     for whom, answer in zip(job.whom, claims.answers, strict=False):
         if isinstance(answer, NotApplicable):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from attacks import available
+from attacks import reconstructions
 from attacks.losses import LOSSES
 from fedsim.frozen import Json, frozen
 from fedsim.lies import adversary_problems, collusion_problems, lie_problems
@@ -34,6 +34,7 @@ Grant = Literal[
     "local_batch_size",
     "public",
     "public_labels",
+    "columns",
 ]
 """What a threat model may grant besides the view; the words are those of ``attacks.Knowledge``."""
 
@@ -139,6 +140,7 @@ class Adversary(Part):
         "local_batch_size",
         "public",
         "public_labels",
+        "columns",
     )
     colluders: int = Field(0, ge=0)
     """Clients that help the server with all they hold; the last ones by number."""
@@ -232,8 +234,10 @@ class Scenario(Part):
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
-            if attack.name not in available():
-                problems.append(f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, available())}")
+            if attack.name not in reconstructions():
+                problems.append(
+                    f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, reconstructions())}"
+                )
             late = [r for r in attack.rounds if not 1 <= r <= self.federation.rounds]
             if late or not attack.rounds:
                 problems.append(

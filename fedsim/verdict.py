@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from attacks import available, metrics
+from attacks import metrics, reconstructions
 from fedsim.words import counted
 
 Entries = Sequence[Mapping[str, Any]]
@@ -50,7 +50,7 @@ class Reading:
 def readings(entries: Entries, rung: str, generator: np.random.Generator) -> list[dict[str, Any]]:
     """What was read of the labels and of the sensitive column, each with its verdict; nothing that was granted."""
     attack = str(entries[0]["name"])
-    if not available()[attack].needs.update:
+    if not reconstructions()[attack].needs.update:
         return []
     victims = [victim for entry in entries for victim in entry["victims"]]
     # An attack that failed the case it must win shows nothing by failing here too.
@@ -106,7 +106,7 @@ def verdict(entries: Entries, rung: str, read: Sequence[Mapping[str, Any]]) -> s
     victims = [victim for entry in entries for victim in entry["victims"]]
     statuses = {entry["status"] for entry in entries}
     reasons = "; ".join(sorted({str(e["reason"]) for e in entries if e["status"] == "not_applicable"}))
-    if not available()[name].needs.update:
+    if not reconstructions()[name].needs.update:
         return "what guessing gives, without any update"
     if any(any(victim["recovered"]) for victim in victims):
         return f"broken at rung {rung} by {name}"

@@ -12,9 +12,9 @@ from attacks import (
     NotApplicable,
     Observation,
     Reconstruction,
-    available,
     reconstruct,
     reconstruct_many,
+    reconstructions,
 )
 from attacks import registry as module
 from attacks.registry import Needs, attack
@@ -22,7 +22,7 @@ from tests.attacks.conftest import gradient, mlp, pick
 
 
 def cases():
-    return [pytest.param(name, entry, id=name) for name, entry in available().items() if entry.sanity is not None]
+    return [pytest.param(name, entry, id=name) for name, entry in reconstructions().items() if entry.sanity is not None]
 
 
 def _global_generators():
@@ -31,8 +31,8 @@ def _global_generators():
 
 
 def test_the_attacks_of_this_package_are_registered_with_what_they_need():
-    assert {"prior", "analytic", "label_counts"} <= set(available())
-    for name, entry in available().items():
+    assert {"prior", "analytic", "label_counts"} <= set(reconstructions())
+    for name, entry in reconstructions().items():
         assert entry.name == name
         assert entry.paper
         assert entry.claim
