@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from attacks.columns import Column
 from attacks.partial import without_hidden
 
 Kind = Literal["gradient", "delta"]
@@ -56,7 +57,8 @@ class Knowledge:
     unordered. ``value_range`` bounds inputs in data units (what ``model.forward`` takes), as scalars or as
     tensors/sequences over the first input axis. ``public`` is (N, *input_shape), ``public_labels`` (N,).
     ``batch_stats`` maps buffer names to the private batch's statistics. ``planted`` describes what a malicious
-    server put into the model, e.g. ``{"kind": "imprint", "layer": "<module name>"}``.
+    server put into the model, e.g. ``{"kind": "imprint", "layer": "<module name>"}``. ``columns`` is the schema of a
+    table: which inputs are numbers, and which are the one-hot blocks of categories.
     """
 
     input_shape: tuple[int, ...]
@@ -73,6 +75,7 @@ class Knowledge:
     public: Tensor | None = None
     public_labels: Tensor | None = None
     planted: Mapping[str, Any] | None = None
+    columns: tuple[Column, ...] | None = None
 
     def granted(self) -> tuple[str, ...]:
         """Names of the optional facts that were granted."""
@@ -106,7 +109,9 @@ class Reconstruction:
 
     ``objective`` (B,) or (1,) is the attack's loss, never computed from the truth. ``inputs`` is None for an
     attack that claims labels alone. ``diverged`` counts restarts that ended non-finite or without progress;
-    a claim in which every restart diverged has ``converged`` False and is no evidence of protection.
+    a claim in which every restart diverged has ``converged`` False and is no evidence of protection. ``tokens`` (K,)
+    are token ids, each once, that a text attack claims to occur somewhere in the batch. ``inconclusive`` says why
+    what the claim lacks is no evidence of protection either; empty where it is.
     """
 
     inputs: Tensor | None
@@ -116,6 +121,8 @@ class Reconstruction:
     diverged: int = 0
     iterations: int = 0
     notes: tuple[str, ...] = ()
+    tokens: Tensor | None = None
+    inconclusive: str = ""
 
 
 class NotApplicable(Exception):

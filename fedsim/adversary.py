@@ -9,6 +9,7 @@ from attacks import Knowledge
 from fedsim.experiment import Experiment
 from fedsim.lies import opening_words
 from fedsim.scenario import Scenario
+from fedsim.tasks import Column, Dataset
 from fedsim.truth import Truth
 from fedsim.words import KNOWLEDGE, counted, listed
 
@@ -22,14 +23,22 @@ _FACTS: dict[str, Callable[[Experiment, Truth], Any]] = {
     "local_batch_size": lambda experiment, truth: experiment.scenario.federation.batch_size,
     "public": lambda experiment, truth: _some(experiment.public_data()[0]),
     "public_labels": lambda experiment, truth: _some(experiment.public_data()[1]),
+    "columns": lambda experiment, truth: _schema(experiment.dataset),
 }
 """How each grantable fact is found. ``labels`` and ``batch_size`` are private: granting them is the scenario's
-choice, and the rung tells it."""
+choice, and the rung tells it. ``columns`` is a table's public schema, which who builds the model has to know."""
 
 
 def _some(public: Tensor) -> Tensor | None:
     """Public data; without a single example, nothing is granted."""
     return public if len(public) else None
+
+
+def _schema(dataset: Dataset) -> tuple[Column, ...] | None:
+    """A table's columns, numbers where none are declared; None for what is no table."""
+    if dataset.modality != "tabular":
+        return None
+    return dataset.columns or tuple(Column(str(i), "numeric") for i in range(dataset.inputs.shape[1]))
 
 
 def knowledge_for(experiment: Experiment, truth: Truth) -> Knowledge:

@@ -28,6 +28,7 @@ KNOWLEDGE = {
     "batch_stats": "the private batch's normalisation statistics",
     "public": "public data of the same kind",
     "public_labels": "the labels of that public data",
+    "columns": "the columns, where the data are a table",
     "planted": "what it planted in the model itself",
 }
 

@@ -6,30 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from attacks.columns import Column as Column
 from fedsim.tasks.errors import TaskError
 
 Modality = Literal["image", "tabular", "text"]
 SMALLEST_SIDE = 3
 """Of an image in pixels: structural similarity compares windows of so many."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table: a single input if numeric, a one-hot block of inputs (in order) if categorical.
-
-    A numeric input is (value - low) / (high - low): 0 stands for ``low`` and 1 for ``high`` in the column's own unit.
-    """
-
-    name: str
-    kind: Literal["numeric", "categorical"]
-    categories: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 1.0
-
-    @property
-    def width(self) -> int:
-        """How many inputs the column takes."""
-        return len(self.categories) if self.kind == "categorical" else 1
 
 
 @dataclass(frozen=True, eq=False)
