@@ -1,7 +1,7 @@
 """What a protocol lets its server read, round by round: a sum, or of one client what is not hidden."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -23,3 +23,7 @@ class Opened:
     partial: bool = False
     clients: tuple[int, ...] = ()
     """Whose updates a sum adds up; empty for all that took part in the round."""
+    base: Mapping[str, Tensor] | None = None
+    """The model that it was computed on, as far as the reader knows it; None for the one that was sent in the round."""
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    """What stands in a client's buffers after its local training, where that was hidden with the update."""

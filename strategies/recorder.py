@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.view import Kind, Update, View
 from attacks.view import Message as Seen
 from strategies.opened import Opened
-from strategies.wire import Reader, State, form_of, numbers, payload_bytes, plain
+from strategies.wire import Reader, State, digest, form_of, numbers, payload_bytes, plain
 from strategies.wrapped import WrappedGrid
 
 
@@ -121,20 +121,14 @@ class RecordingGrid(WrappedGrid):
                 if found and (misfit := _misfit(sent, model)):
                     raise ValueError(misfit)
                 updates += found
-        updates += [
-            Update(
-                o.round,
-                o.client,
-                o.kind,
-                self._sent_in[o.round],
-                o.arrays,
-                o.contributors,
-                partial=o.partial,
-                clients=o.clients,
-            )
-            for o in opened
-            if o.round in self._sent_in
-        ]
+        for o in opened:
+            base = self._sent_in.get(o.round)
+            if o.base is not None and self._keep(o.round):
+                base = digest(ArrayRecord(dict(o.base)))
+                broadcasts[base] = o.base
+            if base is not None:
+                beside: dict[str, Any] = {"buffers": o.buffers, "partial": o.partial, "clients": o.clients}
+                updates.append(Update(o.round, o.client, o.kind, base, o.arrays, o.contributors, **beside))
         return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates))
 
     def _record_sent(self, messages: Sequence[Message]) -> list[_Instruction]:
