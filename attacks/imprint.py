@@ -100,8 +100,12 @@ def _rows(obs: Observation, know: Knowledge) -> tuple[Tensor, bool]:
     if missing:
         raise NotApplicable(f"the update of {' and '.join(missing)}", "L10")
     rows = torch.cat([obs.update[f"{name}.weight"], obs.update[f"{name}.bias"][:, None]], dim=1)
-    scale = layer.weight.detach().double() @ layer.weight[0].detach().double()
-    order = (-layer.bias.detach().double() / scale).argsort(stable=True)
+    weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+    live = weight.any(1).nonzero().flatten()  # the others are bins of other clients' models
+    if not len(live):
+        raise NotApplicable(f"a row of {name!r} that measures something", "L10")
+    scale = weight[live] @ weight[live[0]]
+    order = live[(-bias[live] / scale).argsort(stable=True)]
     return rows.to(device_of(obs.model), torch.float64)[order], planted.get("rows", "cumulative") == "cumulative"
 
 

@@ -11,6 +11,8 @@ from attacks.losses import LOSSES
 from attacks.probe import sandbox
 
 NAME = "front"
+INNER = "model"
+"""The submodules of a model with a front: the front, and the model as it was."""
 
 
 class Front(nn.Module):
@@ -23,13 +25,23 @@ class Front(nn.Module):
     def __init__(self, features: int, rows: int, top: float = math.inf) -> None:
         super().__init__()
         self.top = top
-        self.rows = nn.Linear(features, rows)
-        self.spread = nn.Linear(1, features)
+        # Their values are the server's, so no generator is asked for others first.
+        self.rows = nn.utils.skip_init(nn.Linear, features, rows)
+        self.spread = nn.utils.skip_init(nn.Linear, 1, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (B, *input_shape) to outputs of the same shape."""
         active = self.rows(x.flatten(1)).clamp(0, self.top)
         return x + self.spread(active.sum(1, keepdim=True)).reshape(x.shape)
+
+
+def behind_front(model: nn.Module, features: int, rows: int) -> nn.Module:
+    """A copy of ``model`` behind a ``Front`` that changes nothing yet: the architecture, before anything is planted."""
+    front = Front(features, rows)
+    with torch.no_grad():
+        for parameter in front.parameters():
+            parameter.zero_()
+    return _joined(front, model)
 
 
 def prepend(
@@ -58,10 +70,8 @@ def prepend(
         front.rows.bias.copy_(bias)
         front.spread.weight.copy_(push[:, None])
         front.spread.bias.zero_()
-    first = next(model.parameters())
-    whole = nn.Sequential(OrderedDict([(NAME, front.to(first)), ("model", copy.deepcopy(model))]))
-    whole.train(model.training)
-    public = public.to(first)
+    whole = _joined(front, model)
+    public = public.to(next(model.parameters()))
     _centre(front, public, change)
     labels = torch.randint(num_classes, (len(public),), generator=generator).to(public.device)
     gain = slope / _slope(whole, public, labels, loss)
@@ -71,6 +81,12 @@ def prepend(
         front.spread.weight.mul_(gain)
     front.top /= gain
     return whole
+
+
+def _joined(front: Front, model: nn.Module) -> nn.Module:
+    front.to(next(model.parameters()))
+    whole = nn.Sequential(OrderedDict([(NAME, front), (INNER, copy.deepcopy(model))]))
+    return whole.train(model.training)
 
 
 def _centre(front: Front, public: Tensor, change: float) -> None:

@@ -19,6 +19,8 @@ from attacks.surgery.planted import Planted
 
 _TIED = 1e-12
 """Two public examples whose measurements differ by less than this part of their spread tie."""
+_SPANNING = 512
+"""Public examples from which the directions of little variance are taken."""
 _FINENESS = 8
 """Points per bin at which the smoothed distribution is evaluated before it is inverted."""
 
@@ -45,14 +47,17 @@ def plant_imprint(
     loss: str = "cross_entropy",
     direction: Literal["random", "mean"] = "random",
     hats: bool = False,
+    jitter: float = 0.0,
     change: float = 0.1,
     slope: float = 1.0,
 ) -> Planted:
     """A copy of ``model`` behind an imprint of ``bins`` rows, thresholds at the quantiles of ``public`` (N, *shape).
 
     ``change`` and ``slope`` are those of the front (``front.prepend``). ``hats`` gives every bin a row
-    of its own, which needs no differences and so bears more noise. Raises ValueError for fewer
-    than two bins or public examples, and for inputs that are not numbers.
+    of its own, which needs no differences and so bears more noise. ``jitter`` turns every row by about so many radians,
+    each another way in which public examples hardly vary: no two rows are parallel, as ``detect`` looks for, and what
+    they measure stays nearly the same. Raises ValueError for fewer than two bins or public examples, and for inputs
+    that are not numbers.
     """
     if bins < 2 or len(public) < 2:
         raise ValueError(f"bins = {bins}, {len(public)} public examples: an imprint needs at least two of each")
@@ -66,7 +71,7 @@ def plant_imprint(
     widths = edges.diff(append=2 * edges[-1:] - edges[-2:-1]) if hats else torch.ones(bins)
     sent = prepend(
         model,
-        along / widths[:, None],
+        (along + jitter * _quiet_directions(flat, bins, generator) if jitter else along) / widths[:, None],
         -edges / widths,
         public,
         generator=generator,
@@ -78,6 +83,15 @@ def plant_imprint(
     )
     planted = {"kind": "imprint", "layer": f"{NAME}.rows", "rows": "separate" if hats else "cumulative"}
     return Planted(sent, planted, _ties(measured))
+
+
+def _quiet_directions(flat: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random unit vectors (count, d) across the directions in which ``flat`` (N, d), mean included, is large."""
+    sample = flat[torch.randperm(len(flat), generator=generator)[:_SPANNING]]
+    loud = torch.linalg.svd(sample, full_matrices=False).Vh[: min(sample.shape) // 2]
+    drawn = torch.randn((count, flat.shape[1]), generator=generator, dtype=torch.float64)
+    drawn = drawn - drawn @ loud.T @ loud
+    return drawn / drawn.norm(dim=1, keepdim=True)
 
 
 def smooth_quantiles(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:

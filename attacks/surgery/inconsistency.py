@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.losses import LOSSES
-from attacks.probe import proxies, sandbox
+from attacks.probe import output_layer, proxies, sandbox
 from attacks.surgery.planted import Planted
 from attacks.view import Knowledge, generator
 
@@ -46,6 +46,23 @@ def plant_silence(
     heard = sorted(set(sizes) - set(silent))
     planted = {"kind": "inconsistency", "layer": layer, "silent": silent, "target": target}
     return Planted(_muted(model, layer), planted, (f"other clients are still heard in {heard}",) if heard else ())
+
+
+def plant_whisper(model: nn.Module, know: Knowledge, factor: float, target: int | None = None) -> Planted:
+    """A copy of ``model`` whose updates before the output layer are ``factor`` times what they would be, never zero.
+
+    A client that looks for rows without any gradient finds none; what the others add to the sum is small, not absent.
+    Raises ValueError for a model that does not end in a dense layer.
+    """
+    layer = output_layer(model, know)
+    if layer is None:
+        raise ValueError(f"model {type(model).__name__}: whispering needs a dense output layer")
+    quiet = copy.deepcopy(model)
+    with torch.no_grad():
+        quiet.get_parameter(layer.weight).mul_(factor)
+    silent = tuple(name for name, _ in model.named_parameters() if name not in layer.parameters)
+    planted = {"kind": "inconsistency", "layer": layer.name, "silent": silent, "target": target}
+    return Planted(quiet, planted, (f"other clients add {factor:g} of their updates to the target's",))
 
 
 def _muted(model: nn.Module, layer: str) -> nn.Module:
