@@ -61,6 +61,10 @@ class PublicContext(_Live):
             else BFVPacking(self.parameters, self.seal, cohort)
         )
 
+    def sum_error(self) -> float:
+        """The stated error of any slot of the sum of a whole cohort."""
+        return self.parameters.sum_error(self.cohort)
+
     def __repr__(self) -> str:
         return f"PublicContext({self.parameters}, cohort={self.cohort}, digest={self.digest[:12]})"
 

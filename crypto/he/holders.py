@@ -10,7 +10,7 @@ from crypto.he.errors import CohortTooSmallError, KeyPolicyError
 from crypto.he.vectors import decrypt
 from crypto.he.wire import Ciphertext
 
-Party = Literal["clients", "decryptor", "server"]
+Party = Literal["clients", "decryptor", "server", "nobody"]
 
 DECRYPTION_LEAK = (
     "CKKS decryptions go back to the party that has the ciphertexts: they contain the encryption noise, from which the "
@@ -30,6 +30,8 @@ class KeyHolder:
     server_gets_sum: bool
     """Whether the decrypted sum comes back to the server, which has the ciphertexts."""
     says: str
+    flooded: bool = False
+    """Whether decryptions carry noise of their own, which hides that of the ciphertexts."""
 
     def holders(self, *, seeded: bool = False) -> tuple[Party, ...]:
         """The parties with the secret key; raises KeyPolicyError for seeded ciphertexts where they are refused."""
@@ -38,6 +40,8 @@ class KeyHolder:
                 f"seeded ciphertexts under {self.name}: need the secret key at every client, which this deployment "
                 "keeps from them; send the full form"
             )
+        if self.holder == "nobody":
+            return ()
         return tuple(sorted({self.holder, "clients"})) if seeded else (self.holder,)
 
     def context_for(self, party: Party, keys: Keys, *, seeded: bool = False) -> bytes:
@@ -46,7 +50,7 @@ class KeyHolder:
 
     def findings(self, scheme: str) -> tuple[str, ...]:
         """What a review has to know of this deployment under ``scheme``, one statement each."""
-        leaks = scheme == "ckks" and self.server_gets_sum and self.holder != "server"
+        leaks = scheme == "ckks" and self.server_gets_sum and self.holder != "server" and not self.flooded
         return (self.says, *([DECRYPTION_LEAK] if leaks else []))
 
 
@@ -78,9 +82,33 @@ KEY_HOLDERS = {
             says="The server that collects the ciphertexts can decrypt each of them: encryption protects against "
             "eavesdroppers only, as transport encryption does.",
         ),
+        KeyHolder(
+            "threshold",
+            "nobody",
+            seeded=False,
+            server_gets_sum=True,
+            says="The key exists in shares alone, one at every client, and a sum opens once all of them help: one "
+            "client that is silent leaves the round without a sum, one that refuses keeps every single update closed. "
+            "How many updates a ciphertext sums, and whose, is the server's word, as with a trusted decryptor. Partial "
+            "decryptions carry smudging noise, for which no simulation proof is known (ePrint 2025/395).",
+            flooded=True,
+        ),
     )
 }
 """The deployments by name."""
+
+
+def require_openable(total: Ciphertext, round: int, minimum_cohort: int, last_round: int | None) -> None:
+    """What whoever decrypts asks of a sum before it does.
+
+    Raises CohortTooSmallError below the minimum, KeyPolicyError for a round already answered or past.
+    """
+    if total.terms < minimum_cohort:
+        raise CohortTooSmallError(f"a sum of {total.terms}: sums are opened of at least {minimum_cohort} updates")
+    if last_round is not None and round <= last_round:
+        raise KeyPolicyError(
+            f"round {round}: round {last_round} has been answered; a second sum would reveal the difference"
+        )
 
 
 class TrustedDecryptor:
@@ -107,15 +135,7 @@ class TrustedDecryptor:
         Raises CohortTooSmallError below the minimum, KeyPolicyError for a round already answered or past, and what
         ``decrypt`` raises; a refused request decrypts nothing and leaves the round open.
         """
-        if total.terms < self.minimum_cohort:
-            raise CohortTooSmallError(
-                f"a sum of {total.terms}: the decryptor opens sums of at least {self.minimum_cohort} updates"
-            )
-        if self._last_round is not None and round <= self._last_round:
-            raise KeyPolicyError(
-                f"round {round}: the decryptor has answered round {self._last_round}; a second sum would reveal the "
-                "difference"
-            )
+        require_openable(total, round, self.minimum_cohort, self._last_round)
         values = decrypt(self._context, total)
         self._last_round = round
         return values

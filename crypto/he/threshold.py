@@ -11,12 +11,14 @@ import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from crypto.he import frame
 from crypto.he.ckks import checked
 from crypto.he.errors import (
     CorruptMessageError,
@@ -31,6 +33,8 @@ from crypto.he.wire import Ciphertext, require_sum
 PARAMETERS = CKKS(8192, (60, 60), 50, values_per_slot=1)
 """A scale of 2^50 keeps the smudging noise at 1e-7; sums may reach 256 in magnitude."""
 _SMUDGING = 2.0**20
+JOINT = "joint"
+"""The kind of the message that carries a joint public key."""
 
 
 def openfhe() -> Any:
@@ -87,8 +91,13 @@ class JointContext:
         self.parties, self.cohort = parties, cohort
         self.limit = PARAMETERS.largest_sum / cohort
         self._openfhe, self._context = openfhe(), _context()
+        self._public_bytes = public
         self._public = _read(self._openfhe.DeserializePublicKeyString, public)
         self.digest = hashlib.sha256(public + f"|{parties}|{cohort}".encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The message that every party is given; ``open_joint`` undoes it."""
+        return frame.pack(JOINT, {"parties": self.parties, "cohort": self.cohort}, [self._public_bytes])
 
     def sum_error(self) -> float:
         """The stated error of any slot of a decrypted sum: eight standard deviations of the smudging noise."""
@@ -145,6 +154,20 @@ class JointContext:
 
     def _ciphertext(self, chunk: bytes | None) -> Any:
         return _read(self._openfhe.DeserializeCiphertextString, chunk or b"")
+
+
+@lru_cache(8)
+def open_joint(data: bytes) -> JointContext:
+    """The joint context in ``data``, opened once per process.
+
+    Raises CorruptMessageError, ParameterError, or ThresholdUnavailableError where openfhe cannot be imported.
+    """
+    header, parts = frame.unpack(data, JOINT)
+    if set(header) != {"parties", "cohort"} or len(parts) != 1:
+        raise CorruptMessageError("context: its fields are not those of a joint context")
+    if not all(type(value) is int for value in header.values()):
+        raise ParameterError(f"parties = {header['parties']!r}, cohort = {header['cohort']!r}: must be integers")
+    return JointContext(bytes(parts[0]), **header)
 
 
 def _context() -> Any:
