@@ -39,7 +39,7 @@ def caught(case: Case) -> Case:
         labels = torch.full((count,), target)
     facts = dataclasses.replace(know, batch_size=count, labels=labels, planted=None)
     # All examples were averaged over, and the rest are silent: scaled so, this is the mean over the class alone.
-    scale = 1.0 if count is None or know.batch_size is None else know.batch_size / count / obs.contributors
+    scale = 1.0 if count is None or know.batch_size is None else know.batch_size / count * obs.scale
     update = {name: scale * tensor for name, tensor in alone.items()}
     return Case((Observation(obs.model, update, obs.kind, round=obs.round),), facts, case.generator)
 

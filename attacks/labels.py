@@ -85,13 +85,13 @@ def _activations(obs: Observation, know: Knowledge, layer: Dense, generator: tor
 def mean_gradient_factor(obs: Observation, know: Knowledge) -> float | None:
     """What turns the update into the mean gradient over its examples; None for a delta of unknown learning rate.
 
-    Exact for one local step; of several, the mean along the way. Contributors count equally.
+    Exact for one local step; of several, the mean along the way.
     """
     if obs.kind == "gradient":
-        return 1.0 / obs.contributors
+        return obs.scale
     if know.learning_rate is None:
         return None
-    return -1.0 / (know.learning_rate * _steps(know) * obs.contributors)
+    return -obs.scale / (know.learning_rate * _steps(know))
 
 
 def _largest_factor(slope: Tensor, softmax: Tensor) -> float:

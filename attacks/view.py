@@ -21,8 +21,9 @@ class Observation:
     """One update as an adversary holds it, with the model (weights included) that it was computed on.
 
     ``update`` maps parameter names to tensors of the parameters' shapes. With ``contributors`` above one it is
-    the sum over that many clients. ``buffers`` are the non-trainable arrays that travelled beside it (BatchNorm
-    statistics after local training), ``side`` the numbers that did (``num_examples``, metrics).
+    the sum over that many clients, each times its weight; ``weight`` is the sum of these, None where all count once.
+    ``buffers`` are the non-trainable arrays beside it (BatchNorm statistics after local training), ``side`` the
+    numbers (``num_examples``, metrics).
     """
 
     model: nn.Module
@@ -33,6 +34,12 @@ class Observation:
     client: int | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     side: Mapping[str, float] = field(default_factory=dict)
+    weight: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """What turns the sum into the mean update: one over the weights behind it."""
+        return 1.0 / (self.weight or self.contributors)
 
     def __post_init__(self) -> None:
         if self.kind not in ("gradient", "delta"):
@@ -175,6 +182,8 @@ class Update:
     partial: bool = False
     clients: tuple[int, ...] = ()
     """Whose updates a sum adds up; empty for all that took part in the round."""
+    weight: float | None = None
+    """The sum of the weights behind a weighted sum; None where every client counts once."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,7 @@ class View:
                 client=update.client,
                 buffers=update.buffers,
                 side=update.side,
+                weight=update.weight,
             )
 
 

@@ -1,4 +1,11 @@
-"""Why a protocol run stopped: one type per cause, each naming the stage and the client concerned."""
+"""Why a protocol run stopped: one type per cause, each naming the stage and the client concerned.
+
+The protocol knows clients by their places in the cohort, and its reasons write one as ``client <place>``.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Self
 
 
 class InfeasibleParameters(ValueError):
@@ -15,6 +22,15 @@ class SecAggError(Exception):
     def __str__(self) -> str:
         who = "server" if self.client is None else f"client {self.client}"
         return f"{type(self).__name__} at stage {self.stage!r}, {who}: {self.reason}"
+
+    def numbered(self, cohort: Sequence[int]) -> Self:
+        """The same error with each place in ``cohort`` replaced by the number of the client that stands there."""
+
+        def number(place: int) -> int:
+            return cohort[place] if place < len(cohort) else place
+
+        reason = re.sub(r"(?<=\bclient )\d+", lambda found: str(number(int(found[0]))), self.reason)
+        return type(self)(None if self.client is None else number(self.client), self.stage, reason)
 
 
 class MalformedMessage(SecAggError):

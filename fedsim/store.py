@@ -167,7 +167,7 @@ def save_view(folder: Path, view: View) -> None:
     for index, update in enumerate(view.updates):
         tensors |= {f"update/{index}/{name}": tensor for name, tensor in update.arrays.items()}
         tensors |= {f"buffers/{index}/{name}": tensor for name, tensor in update.buffers.items()}
-        fields = ("round", "client", "kind", "base", "contributors", "partial", "clients")
+        fields = ("round", "client", "kind", "base", "contributors", "partial", "clients", "weight")
         updates.append({**{name: getattr(update, name) for name in fields}, "side": dict(update.side)})
     messages = []
     for message in view.messages:

@@ -10,7 +10,7 @@ from flwr.app import Message
 from crypto.errors import SecAggError
 from crypto.secagg import Terms
 from crypto.secagg.lies import LIES
-from crypto.secagg.lying import Lie
+from crypto.secagg.lying import Confided, Lie
 from strategies.base import Update
 from strategies.federated import RoundRecord
 from strategies.opened import Opened
@@ -44,12 +44,12 @@ class LyingMean(SecureFederatedMean):
             return super().open_sum(exchange, terms, like)
         place = record.cohort.index(self.victim)
         server = self.lie(terms, self.defence.safeguards, place, model_hash=exchange.model_hash)
-        server.known = handed = {}
+        server.confided = handed = {}
 
         def listen(index: int, reply: Message) -> None:
             if HANDED in reply.content.config_records:
                 words = cast(bytes, reply.content.config_records[HANDED]["words"])
-                handed[index] = np.frombuffer(words, terms.encoding.word)
+                handed[index] = Confided(np.frombuffer(words, terms.encoding.word), {}, {})
 
         try:
             exchange.carry(server, listen)

@@ -23,7 +23,12 @@ class Opened:
     partial: bool = False
     clients: tuple[int, ...] = ()
     """Whose updates a sum adds up; empty for all that took part in the round."""
+    base: str | None = None
+    """Digest of the model that it was computed on; None for the first one that was sent in the round."""
     base: Mapping[str, Tensor] | None = None
     """The model that it was computed on, as far as the reader knows it; None for the one that was sent in the round."""
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
-    """What stands in a client's buffers after its local training, where that was hidden with the update."""
+    """What stands in a client's buffers after its local training, where that was hidden with the update; a mean of
+    it under a sum."""
+    weight: float | None = None
+    """The sum of the weights behind a weighted sum; None where every client counts once."""

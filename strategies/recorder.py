@@ -127,7 +127,7 @@ class RecordingGrid(WrappedGrid):
                 base = digest(ArrayRecord(dict(o.base)))
                 broadcasts[base] = o.base
             if base is not None:
-                beside: dict[str, Any] = {"buffers": o.buffers, "partial": o.partial, "clients": o.clients}
+                beside: dict[str, Any] = {n: getattr(o, n) for n in ("buffers", "partial", "clients", "weight")}
                 updates.append(Update(o.round, o.client, o.kind, base, o.arrays, o.contributors, **beside))
         return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates))
 

@@ -16,7 +16,9 @@ from crypto.secagg.client import Client
 from crypto.secagg.identity import enrol
 from crypto.secagg.lying import LIES, Accomplice, Lie
 from crypto.secagg.profiles import Profile
-from crypto.secagg.round import carry, make_terms, rounding_seed
+from crypto.secagg.round import carry, make_terms
+
+_MUTED = b"model without gradient"
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,16 @@ def attempt(
     try:
         for updates in rounds:
             sent = updates.copy()
-            others = [i for i in range(terms.clients) if i != victim]
-            if kind.others_zero:
-                sent[others] = 0
-            known = {i: terms.encoding.encode(sent[i], 1, rounding_seed(seed, 0, i)) for i in others}
-            server = kind(terms, profile, victim, known=known, earlier=server, entropy=entropy)
-            corrupt = server.recruits()
+            server = kind(terms, profile, victim, earlier=server, entropy=entropy)
+            muted = [server.mutes(i) for i in range(terms.clients)]
+            sent[muted] = 0
             clients = [
-                (Accomplice if i in corrupt else Client)(i, profile, identity, entropy)
+                (Accomplice if i in server.allies else Client)(i, profile, identity, entropy)
                 for i, identity in enumerate(identities)
             ]
-            server.accomplices = {c.index: c for c in clients if isinstance(c, Accomplice)}
-            carry(server, clients, sent, seed=seed, model_hash=server.model_hash_of)
+            hashes = [_MUTED if mute else b"" for mute in muted]
+            carry(server, clients, sent, seed=seed, model_hash=hashes.__getitem__)
+            server.confided = {c.index: c.confided for c in clients if isinstance(c, Accomplice) and c.confided}
         assert server is not None
         return Outcome(server.loot(), server.exposed())
     except SecAggError as stopped:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from crypto.entropy import Entropy
 from crypto.errors import BadShare, SecAggError, TooFewClients, WrongStage
+from crypto.keys import KEY_BYTES
 from crypto.masks import Words, add_masks
 from crypto.secagg.client import Client
 from crypto.secagg.messages import Masked, Terms
@@ -24,17 +26,30 @@ from crypto.secagg.server import Server
 from crypto.shamir import SHARE_BYTES
 
 
+@dataclass(frozen=True)
+class Confided:
+    """What a colluding client tells the server: its encoded vector, and by client its masks' keys and seed shares."""
+
+    words: Words
+    mask_keys: Mapping[int, bytes]
+    seed_shares: Mapping[int, bytes]
+
+
 class Accomplice(Client):
-    """A client that plays its part and keeps everything for the server."""
+    """A client that plays its part and tells the server all that it holds."""
+
+    confided: Confided | None = None
+    """What it tells, once it has sent its masked vector."""
 
     def mask(
         self, message: bytes, update: NDArray[np.float32], weight: int = 1, rounding: bytes | None = None
     ) -> bytes:
-        self.mask_keys = {peer: self._agree(peer, n.mask_key, b"mask") for peer, n in self._roster.items()}
-        return super().mask(message, update, weight, rounding)
-
-    def seed_share(self, owner: int) -> bytes:
-        return self._held[owner][SHARE_BYTES:]
+        rounding = rounding or self._entropy(KEY_BYTES)
+        mask_keys = {peer: self._agree(peer, n.mask_key, b"mask") for peer, n in self._roster.items()}
+        masked = super().mask(message, update, weight, rounding)
+        seed_shares = {owner: both[SHARE_BYTES:] for owner, both in self._held.items()}
+        self.confided = Confided(self.terms.encoding.encode(update, weight, rounding), mask_keys, seed_shares)
+        return masked
 
 
 class Lie(Server):
@@ -49,10 +64,10 @@ class Lie(Server):
     rounds: ClassVar[int] = 1
     opens_sum: ClassVar[bool] = False
     """Whether the honest sum opens too; the victim is what this server is after."""
-    accomplices: Mapping[int, Accomplice]
-    """The colluding clients; set once they exist."""
-    others_zero: ClassVar[bool] = False
-    """The server sends everybody but the victim a model whose update is zero."""
+    muted_model: ClassVar[bool] = False
+    """Whether it sends some clients a model whose update is zero."""
+    by_seat: ClassVar[bool] = False
+    """Whether the colluding clients must be the victim's only neighbours."""
 
     def __init__(
         self,
@@ -60,20 +75,23 @@ class Lie(Server):
         profile: Profile,
         victim: int,
         *,
-        known: Mapping[int, Words] | None = None,
         earlier: Lie | None = None,
         model_hash: bytes = b"",
         entropy: Entropy = os.urandom,
     ) -> None:
-        """``known``: encoded vectors that colluding clients hand over. ``earlier``: this server's previous round."""
+        """``earlier``: this server's previous round."""
         super().__init__(self.bend(terms), profile, model_hash, entropy)
-        self.victim, self.known, self.earlier = victim, known or {}, earlier
+        self.victim, self.earlier = victim, earlier
+        self.allies: Sequence[int] = self.recruits()
+        """The clients that collude with this server; by default those that it needs."""
+        self.confided: Mapping[int, Confided] = {}
+        """What each of them told it, filled in as the round goes."""
         self.arrived: dict[int, Words] = {}
         self.weight = 1
         """The weights behind the loot, added up, once it has been read."""
 
     def recruits(self) -> tuple[int, ...]:
-        """The clients that must collude for this lie to work, beside those whose vectors are ``known``."""
+        """The clients that must collude for this lie to work."""
         return ()
 
     @classmethod
@@ -81,9 +99,9 @@ class Lie(Server):
         """The terms that this server offers instead."""
         return terms
 
-    def model_hash_of(self, client: int) -> bytes:
-        """What ``client`` finds when it hashes the model that this server sent it."""
-        return b""
+    def mutes(self, client: int) -> bool:
+        """Whether this server sends ``client`` a model whose update is zero."""
+        return False
 
     @property
     def captured(self) -> Words:

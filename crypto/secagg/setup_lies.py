@@ -8,11 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto import shamir
-from crypto.errors import (
-    BadSignature,
-    PolicyViolation,
-    ReplayedRound,
-)
+from crypto.errors import BadShare, BadSignature, PolicyViolation, ReplayedRound
 from crypto.graph import Graph, harary
 from crypto.keys import seal, unseal
 from crypto.secagg import binding, opening
@@ -114,11 +110,11 @@ class ShrunkenCohort(Lie):
 class InconsistentModels(Lie):
     """Send all but the victim a model whose update is zero (Pasquini et al., CCS 2022): the sum is the victim's."""
 
-    others_zero = True
+    muted_model = True
     opens_sum = True
 
-    def model_hash_of(self, client: int) -> bytes:
-        return b"honest model" if client == self.victim else b"model without gradient"
+    def mutes(self, client: int) -> bool:
+        return client != self.victim
 
     def loot(self) -> NDArray[np.float64]:
         return self.floats(self.total, len(self.survivors))
@@ -126,17 +122,27 @@ class InconsistentModels(Lie):
 
 @lie("mask_reuse", breaks="mask_reuse", refused=ReplayedRound)
 class MaskReuse(Lie):
-    """Run the same round twice: the difference of the victim's two masked vectors is that of its two updates."""
+    """Run a round twice, with a model whose update is zero: the victim's first masked vector less its second is bare.
+
+    In a weighted round the loot stays times the victim's weight, which cancels out of the words.
+    """
 
     rounds = 2
+    muted_model = True
+
+    def mutes(self, client: int) -> bool:
+        return self.earlier is not None
 
     def neighbourhoods(self) -> Graph:
         return self.earlier.graph if self.earlier else super().neighbourhoods()
 
     def loot(self) -> NDArray[np.float64]:
         assert self.earlier is not None
+        if self.shares.keys() != self.earlier.shares.keys():
+            raise BadShare(None, "masked", "other clients took part the second time: the masks do not cancel")
+        encoding = self.terms.encoding
         signed = np.dtype(f"<i{self.captured.dtype.itemsize}")
-        return (self.captured - self.earlier.captured).view(signed) * self.terms.encoding.step
+        return (self.earlier.captured - self.captured)[: encoding.dimension].view(signed) * encoding.step
 
 
 @lie("sybils", breaks=tuple(PROFILES), refused=None)
@@ -145,13 +151,16 @@ class Sybils(Lie):
 
     opens_sum = True
 
+    def recruits(self) -> tuple[int, ...]:
+        return tuple(u for u in range(self.terms.clients) if u != self.victim)
+
     def exposed(self) -> tuple[int, ...]:
-        return tuple(sorted(self.survivors.difference(self.known)))
+        return tuple(sorted(self.survivors.difference(self.confided)))
 
     def loot(self) -> NDArray[np.float64]:
         words = self.total.copy()
-        for client in self.survivors.intersection(self.known):
-            words -= self.known[client]
+        for client in self.survivors.intersection(self.confided):
+            words -= self.confided[client].words
         return self.floats(words, len(self.exposed()))
 
 
@@ -159,20 +168,24 @@ class Sybils(Lie):
 class SybilRing(Lie):
     """Seat the victim among colluders on the ring: its neighbours alone hold all of its masks and shares."""
 
+    by_seat = True
+
     def recruits(self) -> tuple[int, ...]:
         others = [u for u in range(self.terms.clients) if u != self.victim]
         return tuple(others[: self.terms.degree])
 
     def neighbourhoods(self) -> Graph:
-        half, seats = self.terms.degree // 2, self.recruits()
+        half, seats = self.terms.degree // 2, [u for u in self.allies if u in self.adverts][: self.terms.degree]
         rest = [u for u in self.adverts if u != self.victim and u not in seats]
         if not rest:
             return super().neighbourhoods()
         return harary([*seats[:half], self.victim, *seats[half:], *rest], self.terms.degree)
 
     def loot(self) -> NDArray[np.float64]:
-        near = [self.accomplices[u] for u in self.graph[self.victim]]
-        shares = {one.index: one.seed_share(self.victim) for one in near}
+        if strangers := set(self.graph[self.victim]).difference(self.confided):
+            raise BadShare(None, "unmask", f"client {min(strangers)}, a neighbour of the victim, does not collude")
+        near = {u: self.confided[u] for u in self.graph[self.victim]}
+        shares = {u: told.seed_shares[self.victim] for u, told in near.items()}
         seed = opening.recover([self.victim], {self.victim: shares}, self.circle, self.terms.threshold, self.is_seed)
-        keys = {one.index: one.mask_keys[self.victim] for one in near}
+        keys = {u: told.mask_keys[self.victim] for u, told in near.items()}
         return self.unmasked_by(keys, seed[self.victim] if self.profile.double_mask else None)
