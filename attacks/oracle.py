@@ -58,8 +58,8 @@ class Oracle:
 
     ``answering`` is the model (logits (N, K), asked in evaluation mode), or any callable to confidences, such as a
     client of a remote service. ``controls`` perturb the answers in order, then the level's own coarsening (``top``
-    confidences, or ``decimals`` places). ``watch`` is handed the inputs and the answers of each request that was not
-    refused. ``queries`` counts inputs that were answered, ``refused`` inputs that were not.
+    confidences, or ``decimals`` places). ``watch`` is handed the inputs of each request that was not refused and
+    the model's own confidences for them, as the service itself sees both. ``queries`` counts inputs that were answered, ``refused`` inputs that were not.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Oracle:
         own = self._answer(inputs)
         shown = perturbed(own, self._controls, self._generator)
         if self._watch is not None:
-            self._watch(inputs.detach(), shown)
+            self._watch(inputs.detach(), own)
         return own, shown
 
     def _model_answer(self, inputs: Tensor) -> Tensor:
