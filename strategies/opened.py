@@ -23,10 +23,9 @@ class Opened:
     partial: bool = False
     clients: tuple[int, ...] = ()
     """Whose updates a sum adds up; empty for all that took part in the round."""
-    base: str | None = None
-    """Digest of the model that it was computed on; None for the first one that was sent in the round."""
-    base: Mapping[str, Tensor] | None = None
-    """The model that it was computed on, as far as the reader knows it; None for the one that was sent in the round."""
+    base: str | Mapping[str, Tensor] | None = None
+    """The model that it was computed on: the digest of one that was sent, or its state as far as the reader knows it;
+    None for the first one that was sent in the round."""
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     """What stands in a client's buffers after its local training, where that was hidden with the update; a mean of
     it under a sum."""

@@ -123,7 +123,9 @@ class RecordingGrid(WrappedGrid):
                 updates += found
         for o in opened:
             base = self._sent_in.get(o.round)
-            if o.base is not None and self._keep(o.round):
+            if isinstance(o.base, str):
+                base = o.base if o.base in broadcasts else None
+            elif o.base is not None and self._keep(o.round):
                 base = digest(ArrayRecord(dict(o.base)))
                 broadcasts[base] = o.base
             if base is not None:
