@@ -1,5 +1,6 @@
 """Attacking stored views: which victims, what each attack receives, and what it claims."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,8 +104,9 @@ def perform(job: Job) -> Claims:
     return Claims(answers=tuple(answers))
 
 
+@functools.cache
 def prove(name: str) -> bool | None:
-    """Run the attack on the small case that it must win; None for an attack that has none."""
+    """Run the attack on the small case that it must win, once in a process; None for an attack that has none."""
     make = reconstructions()[name].sanity
     if make is None:
         return None

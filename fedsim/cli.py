@@ -126,12 +126,11 @@ def sweep_command(
     asked = load_scenario(scenario)
     if seed:
         asked = Scenario(**{**asked.model_dump(mode="json"), "seeds": seed})
-    where: dict[str, Any] = {"address": address, "namespace": namespace}
-    size = {"cpus_per_cell": cpus_per_cell, "gpus_per_cell": gpus_per_cell}
-    changed = {name: value for name, value in size.items() if value != {"cpus_per_cell": 1}.get(name, 0)}
-    typed = _typed("sweep", _nearby(scenario), seed=seed, **where, **changed, out=out, no_truth=no_truth, quiet=quiet)
+    place: dict[str, Any] = {"address": address, "namespace": namespace}
+    place |= {"cpus_per_cell": cpus_per_cell, "gpus_per_cell": gpus_per_cell}
+    typed = _typed("sweep", _nearby(scenario), seed=seed, **place, out=out, no_truth=no_truth, quiet=quiet)
     try:
-        result = sweep(asked, out, **where, **size, resume=resume, truth=not no_truth, quiet=quiet, command=typed)
+        result = sweep(asked, out, **place, resume=resume, truth=not no_truth, quiet=quiet, command=typed)
     except KeyboardInterrupt:
         leave(f"interrupted; finished cells are kept. Go on with: {typed} --resume")
     _finish(result, quiet)

@@ -1,16 +1,15 @@
 """Running a scenario: train every cell, attack what its server saw, score against the truth, write the report."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedsim.cells import Engine, Machine, attack_cells, preflight, train_cell
-from fedsim.experiment import Experiment
 from fedsim.publish import environment, gather, publish
 from fedsim.report.progress import Progress
 from fedsim.scenario import Cell, Scenario
-from fedsim.store import RunFolder, StoreError, read_json
+from fedsim.store import RunFolder, StoreError, exclusive, read_json
 
 
 @dataclass(frozen=True)
@@ -70,32 +69,41 @@ def run(
         experiments = [preflight(cell, progress) for cell in cells]
         machine.grid(experiments[0])  # an engine that cannot start is refused here
         path = Path(out) if out else default_out(scenario)
-        folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
-        planned = list(zip(cells, experiments, strict=True))
-        untrained = _missing(folder, planned, "measured.json")
-        for cell, experiment in planned:
-            if (cell, experiment) not in untrained:
-                folder.check_same(experiment)
-        todo = _missing(folder, planned, "cell.json")
-        progress.stage("training", sum(cell.scenario.federation.rounds for cell, _ in untrained))
-        for cell, experiment in untrained:
-            train_cell(folder, cell, experiment, machine, progress)
-        attack_cells(folder, todo, machine, progress, truth=folder.truth)
-        progress.stage("writing the report", 1)
-        results = gather(folder, scenario, environment(engine, [command] if command else []))
-        result = Result(path, results)
-        if result.problems and folder.replaces:
-            folder.discard()
-            raise StoreError(f"{'; '.join(result.problems)} (the earlier run in {path} is kept as it was)")
-        publish(folder.settle(), results)
-        progress.advance()
+        with exclusive(path):
+            folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
+            planned = list(zip(cells, experiments, strict=True))
+            untrained = [pair for pair in planned if lacks(folder, pair[0], "measured.json")]
+            for pair in planned:
+                if pair not in untrained:
+                    folder.check_same(pair[1])
+            todo = [pair for pair in planned if lacks(folder, pair[0], "cell.json")]
+            progress.stage("training", sum(cell.scenario.federation.rounds for cell, _ in untrained))
+            for cell, experiment in untrained:
+                train_cell(folder, cell, experiment, machine, progress)
+            attack_cells(folder, todo, machine, progress, truth=folder.truth)
+            return conclude(folder, scenario, engine, command, progress)
+
+
+def conclude(folder: RunFolder, scenario: Scenario, engine: str, command: str | None, progress: Progress) -> Result:
+    """Write the results and the report of a run whose cells are all there.
+
+    Raises StoreError where cells failed and an earlier, whole run of the scenario would be lost to this one.
+    """
+    progress.stage("writing the report", 1)
+    results = gather(folder, scenario, environment(engine, [command] if command else []))
+    result = Result(folder.path, results)
+    if result.problems and folder.replaces:
+        folder.discard()
+        raise StoreError(f"{'; '.join(result.problems)} (the earlier run in {folder.path} is kept as it was)")
+    publish(folder.settle(), results)
+    progress.advance()
     return result
 
 
-def _missing(folder: RunFolder, cells: Iterable[tuple[Cell, Experiment]], file: str) -> list[tuple[Cell, Experiment]]:
-    """The cells that the folder does not hold as far as ``file``, or whose training failed."""
-    files = [(cell, experiment, folder.cell(cell.digest) / file) for cell, experiment in cells]
-    return [(cell, experiment) for cell, experiment, f in files if not f.exists() or read_json(f)["cause"] is not None]
+def lacks(folder: RunFolder, cell: Cell, file: str) -> bool:
+    """Whether a cell is still to do: the folder does not hold it as far as ``file``, or its training failed."""
+    stored = folder.cell(cell.digest) / file
+    return not stored.exists() or read_json(stored)["cause"] is not None
 
 
 def default_out(scenario: Scenario) -> Path:

@@ -1,5 +1,6 @@
 """The run folder: views, truths, claims and figures on disk, without pickle, each file written whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -136,6 +137,26 @@ class RunFolder:
             )
 
 
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a run folder for writing; the operating system lets go of it when the process ends, however it ends.
+
+    Raises StoreError while another process holds it.
+    """
+    with _one_line(path):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise StoreError(f"out = {path}: another run is writing there; wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def save_training(
     folder: Path, experiment: Experiment, training: Training, view: View, measured: Mapping[str, Any]
 ) -> None:
@@ -218,6 +239,12 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(as_json(content), indent=1, sort_keys=True, allow_nan=False)
     with _whole(path) as temporary:
         temporary.write_text(text + "\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with _whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_json(path: Path) -> Any:

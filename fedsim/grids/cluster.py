@@ -16,7 +16,7 @@ ANSWER_SECONDS = 10
 LOCAL = "local"
 
 
-def connect(address: str | None = None) -> None:
+def connect(address: str | None = None, namespace: str | None = None) -> None:
     """Connect this process to the cluster at ``address`` (``host:port``, or ``auto`` for one on this machine).
 
     None means the environment's RAY_ADDRESS, or else a Ray of this process's own, without dashboard or usage
@@ -30,19 +30,22 @@ def connect(address: str | None = None) -> None:
         raise GridError(f"address = {address!r}: Ray Client is not supported; give the head node's host:6379")
     if address not in (LOCAL, "auto"):
         _check_alive(address)
-    _init(address)
+    _init(address, namespace=namespace)
     here = ray.util.get_node_ip_address()
     if address != LOCAL and any(node["Alive"] and node["NodeManagerAddress"] != here for node in ray.nodes()):
         ray.shutdown()
-        _init(address, runtime_env={"working_dir": str(Path(__file__).parents[2]), "excludes": [".git", ".venv"]})
+        checkout = {"working_dir": str(Path(__file__).parents[2]), "excludes": [".git", ".venv", "build", "runs"]}
+        _init(address, namespace=namespace, runtime_env=checkout)
 
 
-def largest_fit(cpus: float) -> int:
-    """How many workers of ``cpus`` CPUs each fit the connected cluster when it is idle."""
-    offers = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    fit = sum(int(offer / cpus) for offer in offers)
+def largest_fit(cpus: float, gpus: float = 0) -> int:
+    """How many workers of ``cpus`` CPUs and ``gpus`` GPUs each fit the connected cluster when it is idle."""
+    offers = [(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in ray.nodes() if n["Alive"]]
+    fit = sum(int(min(offer[0] / cpus, offer[1] / gpus if gpus else offer[0] / cpus)) for offer in offers)
     if fit == 0:
-        raise GridError(f"cpus_per_client = {cpus:g}: no machine has so many CPUs; the largest has {max(offers):g}")
+        asked = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+        largest = ", ".join(f"{offer[0]:g} CPUs and {offer[1]:g} GPUs" for offer in sorted(offers)[-1:]) or "nothing"
+        raise GridError(f"a worker of {asked}: no machine has so many; the largest has {largest}; ask for less")
     return fit
 
 

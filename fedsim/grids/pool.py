@@ -1,6 +1,7 @@
 """A pool of Ray workers that stays warm: processes with torch and Flower imported, kept from scenario to scenario."""
 
 import functools
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,14 @@ from ray.exceptions import RayError, RayTaskError
 
 from fedsim.grids import cluster
 from fedsim.grids.base import GridError, one_thread
+from fedsim.grids.versions import differences, versions
 from fedsim.search_path import add_folders, own_folders
 
 START_SECONDS = 180
 """How long to wait for the first worker: importing torch on a busy machine is slow, a full cluster is forever."""
+
+MOST_STILLBORN = 10
+"""So many workers in a row may fail to start while others go on: machines do leave a cluster."""
 
 Task = Callable[[bytes], list[Any]]
 """What a worker runs: from a batch of jobs, as the caller serialised it, to one result for each."""
@@ -28,11 +33,22 @@ class Lost(NamedTuple):
     cause: str
 
 
+class Size(NamedTuple):
+    """What a worker takes of its machine."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+
+
 class Worker:
     """The process at the other end."""
 
-    def ready(self) -> None:
-        """Return once the process is up and the imports are done."""
+    def ready(self) -> tuple[str, dict[str, str]]:
+        """The machine and its packages' versions, once the process is up and the imports are done."""
+        return socket.gethostname(), versions()
 
     def call(self, folders: list[str], task: bytes, batch: bytes) -> bytes:
         """Run a pickled Task on a batch, with one thread; what lies in ``folders`` can be imported."""
@@ -53,29 +69,30 @@ class WorkerPool:
 
     def __init__(self) -> None:
         self._connected: tuple[str | None, str] | None = None
-        self._cpus = 1.0
+        self._size = Size()
         self._idle: list[ActorHandle] = []
         self._starting: dict[ray.ObjectRef, ActorHandle] = {}
+        self._stillborn = 0
 
-    def prepare(self, address: str | None, cpus: float | None = None) -> None:
-        """Connect to Ray, if that is still to do, and let go of workers of another size than ``cpus``, if given.
+    def prepare(self, address: str | None, size: Size | None = None, namespace: str | None = None) -> None:
+        """Connect to Ray, if that is still to do, and let go of workers of another size than ``size``, if given.
 
-        Raises GridError where the process is connected elsewhere.
+        Raises GridError where the process is connected elsewhere, or no machine has room for such a worker.
         """
         if self._connected is None or not ray.is_initialized() or _job() != self._connected[1]:
             self._idle, self._starting = [], {}  # of a Ray that is gone
             if not ray.is_initialized():
-                cluster.connect(address)
+                cluster.connect(address, namespace)
             self._connected = address, _job()
         elif address not in (None, self._connected[0]):
             raise GridError(
                 f"address = {address!r}: this process already uses {self._connected[0] or 'a Ray of its own'}; "
                 "use one address in a process"
             )
-        if cpus is not None and cpus != self._cpus:
-            cluster.largest_fit(cpus)
+        if size is not None and size != self._size:
+            cluster.largest_fit(size.cpus, size.gpus)
             self.dismiss()
-            self._cpus = cpus
+            self._size = size
 
     def dismiss(self) -> None:
         """End all workers."""
@@ -97,7 +114,7 @@ class WorkerPool:
         A worker is given up to ``most`` jobs at once, fewer towards the end so that all finish together. What the
         task raises is raised here. Workers that are still busy when this ends are ended and replaced when needed.
         """
-        crew = min(cluster.largest_fit(self._cpus), len(jobs))
+        crew = min(cluster.largest_fit(self._size.cpus, self._size.gpus), len(jobs))
         sent, folders = ray.put(cloudpickle.dumps(task)), own_folders()
         fresh, again, tries = deque(range(len(jobs))), deque[int](), Counter[int]()
         busy: dict[ray.ObjectRef, tuple[ActorHandle, list[int]]] = {}
@@ -139,7 +156,7 @@ class WorkerPool:
 
     def _hire(self, wanted: int) -> None:
         for _ in range(wanted - len(self._idle) - len(self._starting)):
-            worker = RemoteWorker.options(num_cpus=self._cpus).remote()
+            worker = RemoteWorker.options(num_cpus=self._size.cpus, num_gpus=self._size.gpus).remote()
             self._starting[worker.ready.remote()] = worker
 
     def _next(self, busy: dict[ray.ObjectRef, Any], deadline: float | None) -> ray.ObjectRef | None:
@@ -152,17 +169,23 @@ class WorkerPool:
                 return None
             free = ray.available_resources().get("CPU", 0.0)
             raise GridError(
-                f"no worker could start within {START_SECONDS} s: a worker needs {self._cpus:g} CPUs, "
-                f"{free:g} are free; free some, or lower cpus_per_client"
+                f"no worker could start within {START_SECONDS} s: a worker needs {self._size}, {free:g} CPUs are free; "
+                "free some, or ask for less"
             )
         (ref,) = done
         if ref in self._starting:
             worker = self._starting.pop(ref)
             try:
-                ray.get(ref)
+                machine, theirs = ray.get(ref)
             except RayError as error:
-                raise GridError(f"a Ray worker could not start: {_cause(error)}") from error
+                self._stillborn += 1
+                if not (busy or self._idle or self._starting) or self._stillborn > MOST_STILLBORN:
+                    raise GridError(f"a Ray worker could not start: {_cause(error)}") from error
+                return ref  # its machine may be gone; the others go on
+            if others := differences(theirs):
+                raise GridError(f"machine {machine!r} would not give the same numbers: {', '.join(others)}; align them")
             self._idle.append(worker)
+            self._stillborn = 0
         return ref
 
 

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from fedsim.grids.base import Done, GridError, LocalGrid, Work, answer, failure, load_client_app
-from fedsim.grids.pool import Lost, worker_pool
+from fedsim.grids.pool import Lost, Size, worker_pool
 
 MOST_CLIENTS = 16
 MOST_BYTES = 32 * 2**20
@@ -43,14 +43,14 @@ class RayGrid(LocalGrid):
         super().__init__(client_app, num_clients, run_config)
         load_client_app(client_app)
         self._address = address
-        self._cpus = cpus_per_client
+        self._size = Size(cpus_per_client)
         self._pool = worker_pool()
-        self._pool.prepare(address, cpus_per_client)
+        self._pool.prepare(address, self._size)
 
     def _exchange(self, work: Sequence[Work], timeout: float | None) -> Iterator[Done]:
         if not work:
             return
-        self._pool.prepare(self._address, self._cpus)
+        self._pool.prepare(self._address, self._size)
         shared = [self._run_config, *_shared_records(work)]
         numbers = {id(thing): number for number, thing in enumerate(shared)}
         weight = sum(record.count_bytes() for message in work[0].messages for record in _arrays(message))
@@ -80,6 +80,15 @@ def map_on_ray(
         results[index] = result
         on_done(index, result)
     return results
+
+
+def stream_on_ray(
+    fn: Callable[[Any], Any], items: Sequence[Any], *, address: str | None, namespace: str | None, size: Size
+) -> Iterator[tuple[int, Any]]:
+    """``(index, fn(item))`` as items finish, ``Lost`` for one that ended two workers."""
+    pool = worker_pool()
+    pool.prepare(address, size, namespace)
+    yield from pool.run(_Mapped(fn), items, cloudpickle.dumps)
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,7 @@ class TestRay:
             open_grid("ray", REF, 1, {}, address="127.0.0.1:6379")
 
     def test_more_cpus_than_any_machine_has_are_refused(self):
-        with pytest.raises(GridError, match="cpus_per_client = 4096: no machine has so many"):
+        with pytest.raises(GridError, match="4096 CPUs: no machine has so many"):
             open_grid("ray", REF, 1, {}, cpus_per_client=4096)
 
 

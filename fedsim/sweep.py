@@ -1,0 +1,135 @@
+"""Sweeping a scenario: every cell, trained and attacked, is one task on Ray; results are kept as they come in."""
+
+import os
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from fedsim.cells import Machine, attack_cells, preflight, train_cell
+from fedsim.database import Database
+from fedsim.experiment import Experiment
+from fedsim.grids.pool import Size
+from fedsim.grids.ray import stream_on_ray
+from fedsim.report.progress import Progress
+from fedsim.run import Result, conclude, default_out, lacks
+from fedsim.scenario import Cell, Scenario
+from fedsim.store import RunFolder, exclusive, read_json, write_bytes, write_json
+
+DATABASE = "results.sqlite"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What comes back from a cell: its files, ``cell.json`` last, or why there are none; and who worked how long."""
+
+    files: tuple[tuple[str, bytes], ...]
+    cause: str | None
+    node: str
+    worker: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """The task of a worker: one cell from training to scores, its clients one after another."""
+
+    truth: bool
+
+    def __call__(self, cell: Cell) -> Finished:
+        started, cpu = time.perf_counter(), time.process_time()
+        files: tuple[tuple[str, bytes], ...] = ()
+        cause = None
+        try:
+            with tempfile.TemporaryDirectory() as place, Progress(quiet=True) as progress:
+                files = self._files(RunFolder(Path(place)), cell, progress)
+        except Exception as error:  # whatever a cell breaks on is that cell's result, and must not end the sweep
+            cause = f"{type(error).__name__}: {error}"
+        spent = time.perf_counter() - started, time.process_time() - cpu
+        return Finished(files, cause, machine(), os.getpid(), *spent)
+
+    def _files(self, folder: RunFolder, cell: Cell, progress: Progress) -> tuple[tuple[str, bytes], ...]:
+        experiment = Experiment(cell.scenario)
+        train_cell(folder, cell, experiment, Machine("inline"), progress)
+        attack_cells(folder, [(cell, experiment)], Machine("inline"), progress, truth=self.truth)
+        paths = sorted(folder.cell(cell.digest).iterdir(), key=lambda path: (path.name == "cell.json", path.name))
+        return tuple((path.name, path.read_bytes()) for path in paths)
+
+
+def sweep(
+    scenario: Scenario,
+    out: Path | str | None = None,
+    *,
+    address: str | None = None,
+    namespace: str | None = None,
+    cpus_per_cell: float = 1,
+    gpus_per_cell: float = 0,
+    resume: bool = False,
+    truth: bool = True,
+    quiet: bool = True,
+    command: str | None = None,
+) -> Result:
+    """Run every cell of ``scenario`` as a Ray task; the figures are those of ``fedsim.run``, and so is the folder.
+
+    A cell is kept the moment it is finished, in its folder and in ``results.sqlite``: a worker or a machine that dies
+    costs the cells in its hands, which are tried once more; a driver that dies, those in flight, which ``resume``
+    runs. A cell that fails is listed with its cause. Bad input raises before anything on disk is touched.
+    """
+    cells = scenario.cells()
+    path = Path(out) if out else default_out(scenario)
+    with Progress(quiet) as progress:
+        progress.stage("checking data and models", len(cells))
+        for cell in cells:
+            preflight(cell, progress)
+        with exclusive(path):
+            folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
+            database = Database(path / DATABASE, scenario.digest, scenario.name)
+            todo = [cell for cell in cells if lacks(folder, cell, "cell.json")]
+            database.forget(cell.digest for cell in todo)
+            known = database.cells()
+            for cell in cells:
+                if cell not in todo and cell.digest not in known:
+                    database.add(read_json(folder.cell(cell.digest) / "cell.json"))
+            progress.stage("cells", len(todo))
+            size = Size(cpus_per_cell, gpus_per_cell)
+            work = Work(folder.truth)
+            for index, outcome in stream_on_ray(work, todo, address=address, namespace=namespace, size=size):
+                cell, finished = todo[index], outcome if isinstance(outcome, Finished) else lost(outcome.cause)
+                _keep(folder, cell, finished)
+                spent = {name: getattr(finished, name) for name in ("node", "worker", "seconds", "cpu_seconds")}
+                database.add(read_json(folder.cell(cell.digest) / "cell.json"), **spent)
+                progress.advance(text=", ".join([*cell.labels.values(), f"seed {cell.seed}"]))
+            database.close()
+            return conclude(folder, scenario, "ray", command, progress)
+
+
+def machine() -> str:
+    """The host that this worker runs on, and Ray's name for it: one host may be several nodes."""
+    return f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
+
+
+def lost(cause: str) -> Finished:
+    """What is left of a cell that ended two workers."""
+    return Finished((), f"its Ray worker died twice: {cause}", "", 0, 0.0, 0.0)
+
+
+def _keep(folder: RunFolder, cell: Cell, finished: Finished) -> None:
+    """Write a finished cell into the run folder; of a failed one, its cause in the place of all files."""
+    place = folder.cell(cell.digest)
+    for name, content in finished.files:
+        write_bytes(place / name, content)
+    if finished.cause is not None:
+        write_json(place / "measured.json", {"cause": finished.cause, "evidence": {}, "timings": {}})
+        write_json(place / "cell.json", failed_cell(cell, finished.cause))
+
+
+def failed_cell(cell: Cell, cause: str) -> dict[str, Any]:
+    """The entry of a cell that gave no results."""
+    nothing: dict[str, Any] = {"training": [], "privacy": None, "side_channels": [], "cost": {}, "attacks": []}
+    named = {"labels": dict(cell.labels), "seed": cell.seed, "digest": cell.digest, "modality": None, "data": ""}
+    return {**named, "status": "failed", "cause": cause, **nothing}

@@ -1,0 +1,224 @@
+"""Sweeps on Ray: the figures of a plain run, whatever dies on the way, and nothing lost or double."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsim import run
+from fedsim.database import Database
+from fedsim.scenario import Scenario
+from fedsim.store import StoreError, exclusive
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+from fedsim import *
+scenario = Scenario(
+    name="sweep", task=Task(dataset="digits", model={model!r}, model_options={options}),
+    federation=Federation(clients=2), attacks=["analytic"], seeds=range({seeds}),
+    compare={{"federation.batch_size": {{"1": 1, "2": 2}}}},
+)
+"""
+
+MODEL = """
+import os, time
+from pathlib import Path
+import ray
+from torch import nn
+
+class Net(nn.Module):
+    '''Slow, or deadly, where a file beside it says so.'''
+    def __init__(self):
+        super().__init__()
+        self.flat, self.out = nn.Flatten(), nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        mood = Path(__file__).with_name("mood")
+        if mood.exists() and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            word = mood.read_text()
+            time.sleep(float(word)) if word != "die" else os._exit(9)
+        return self.out(self.flat(inputs))
+"""
+
+
+def write(folder, *, seeds=2, own=False):
+    (folder / "own_net.py").write_text(MODEL)
+    model = "own_net:Net" if own else "mlp"
+    options = {} if own else {"hidden": [16]}
+    path = folder / "sweep.py"
+    path.write_text(SCRIPT.format(model=model, options=options, seeds=seeds))
+    return path
+
+
+def command(script, out, *flags):
+    return [sys.executable, "-m", "fedsim", "sweep", str(script), "--out", str(out), *flags]
+
+
+def compared(folder):
+    results = json.loads((Path(folder) / "results.json").read_text())
+    return {name: results[name] for name in ("scenario", "cells", "summary", "digest")}
+
+
+def rows(out):
+    with sqlite3.connect(out / "results.sqlite") as database:
+        return database.execute("select digest, status, node, worker, cause from cells").fetchall()
+
+
+def waiting_for(out, count, seconds=120):
+    """Until the database holds ``count`` cells."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if len(rows(out)) >= count:
+                return
+        except sqlite3.Error:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not {count} cells in {seconds} s")
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_sweep_gives_the_figures_of_a_run(tmp_path):
+    from fedsim.scripts import load_scenario
+    from fedsim.sweep import sweep
+
+    scenario = load_scenario(str(write(tmp_path)))
+    run(scenario, tmp_path / "run")
+    result = sweep(scenario, tmp_path / "sweep")
+    assert not result.problems
+    assert compared(tmp_path / "run") == compared(tmp_path / "sweep")
+    held = rows(tmp_path / "sweep")
+    assert sorted(digest for digest, *_ in held) == sorted(cell.digest for cell in scenario.cells())
+    assert {status for _, status, *_ in held} == {"done"}
+    with sqlite3.connect(tmp_path / "sweep" / "results.sqlite") as database:
+        psnr = [v for (v,) in database.execute("select value from figures where metric = 'psnr' order by rowid")]
+    assert len(psnr) == sum(len(v["figures"]["psnr"]) for c in result.cells for a in c["attacks"] for v in a["victims"])
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_killed_driver_loses_the_cells_in_flight_alone(tmp_path):
+    script, out = write(tmp_path, seeds=4, own=True), tmp_path / "out"
+    (tmp_path / "mood").write_text("0.05")
+    driver = subprocess.Popen(command(script, out, "--quiet"), cwd=ROOT, start_new_session=True)
+    waiting_for(out, 2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    kept = rows(out)
+    (tmp_path / "mood").unlink()
+    refused = subprocess.run(command(script, out), cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    subprocess.run(command(script, out, "--resume", "--quiet"), cwd=ROOT, check=True)
+    assert set(kept) <= set(rows(out)), "a finished cell was run again"
+    subprocess.run(command(script, tmp_path / "whole", "--quiet"), cwd=ROOT, check=True)
+    assert compared(out) == compared(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_cell_that_kills_its_workers_is_listed_with_its_cause_and_mended_by_resume(tmp_path):
+    script, out = write(tmp_path, seeds=1, own=True), tmp_path / "out"
+    (tmp_path / "mood").write_text("die")
+    failed = subprocess.run(command(script, out), cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "died twice" in failed.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert {cell["status"] for cell in results["cells"]} == {"failed"}
+    assert results["summary"] == []
+    (tmp_path / "mood").unlink()
+    subprocess.run(command(script, out, "--resume", "--quiet"), cwd=ROOT, check=True)
+    assert {status for _, status, *_ in rows(out)} == {"done"}
+
+
+TWO_NODES = """
+import sys, threading, time, sqlite3
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from fedsim.scripts import load_scenario
+from fedsim.sweep import sweep
+
+script, out, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "kill"
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+other = cluster.add_node(num_cpus=1)
+
+def end_a_node():
+    while True:
+        time.sleep(0.1)
+        try:
+            with sqlite3.connect(out / "results.sqlite") as held:
+                nodes = {n for (n,) in held.execute("select node from cells")}
+        except sqlite3.Error:
+            continue
+        if len(nodes) == 2:
+            cluster.remove_node(other, allow_graceful=False)
+            (out.parent / "ended").write_text("yes")
+            return
+
+if kill:
+    threading.Thread(target=end_a_node, daemon=True).start()
+result = sweep(load_scenario(script), out, address=cluster.address)
+assert not result.problems, result.problems
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("fate", ["kill", "spare"])
+def test_two_machines_share_the_cells_and_one_may_go(tmp_path, fate):
+    script, out = write(tmp_path, seeds=5, own=True), tmp_path / "out"
+    (tmp_path / "mood").write_text("0.05")
+    driver = tmp_path / "driver.py"
+    driver.write_text(TWO_NODES)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, str(driver), str(script), str(out), fate]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ended").exists() == (fate == "kill")
+    assert len({node for _, _, node, *_ in rows(out)}) == 2, "one machine did nothing"
+    (tmp_path / "mood").unlink()
+    run(Scenario(**json.loads((out / "scenario.json").read_text())["scenario"]), tmp_path / "one")
+    assert compared(out) == compared(tmp_path / "one")
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    hold = f"from fedsim.store import exclusive\nfrom pathlib import Path\nwith exclusive(Path({str(tmp_path)!r})): "
+    with subprocess.Popen(
+        [sys.executable, "-c", hold + "print('held', flush=True); input()"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match="another run is writing there"), exclusive(tmp_path):
+            pass
+        other.kill()
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_database_that_is_not_this_sweeps_is_refused(tmp_path):
+    path = tmp_path / "results.sqlite"
+    Database(path, "digest", "name").close()
+    Database(path, "digest", "name").close()
+    with pytest.raises(StoreError, match="holds another sweep"):
+        Database(path, "other", "name")
+    with sqlite3.connect(path) as database:
+        database.execute("pragma user_version = 7")
+    with pytest.raises(StoreError, match=r"schema 7, this is 1.*--resume"):
+        Database(path, "digest", "name")
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(StoreError, match=r"cannot be used.*--resume"):
+        Database(path, "digest", "name")
