@@ -1,6 +1,5 @@
 """The only Flower glue: the ClientApp and ServerApp that every engine runs, ``flwr run .`` included."""
 
-import time
 from pathlib import Path
 from typing import cast
 
@@ -19,12 +18,14 @@ from fedsim.seeds import derive, torch_generator
 from fedsim.store import RunFolder, save_training
 from strategies.base import ClientContext
 from strategies.client_mod import defence_mod, evidence_of
+from strategies.clock import round_of, timed
 from strategies.federated import DROPPED_OUT
 from strategies.flower_client import FlowerSecAggClient
 from strategies.he_client import HomomorphicClient
 from strategies.homomorphic import Homomorphic
+from strategies.sample import PLAIN, keep
 from strategies.secagg_client import SecureAggregationClient
-from strategies.secure_aggregation import SecureAggregation
+from strategies.secure_aggregation import SecureAggregation, flat
 from strategies.stack import Stack
 
 
@@ -36,13 +37,9 @@ def _stack_of(message: Message, context: Context) -> Stack:
 
 def _noise_of(message: Message, context: Context, purpose: str) -> torch.Generator:
     """A client's own generator; its seed reaches clients through the run's configuration, never through a message."""
-    round, client = _round(message), int(context.node_config["partition-id"])
+    round, client = round_of(message), int(context.node_config["partition-id"])
     seed = experiment_from_config(context.run_config).seed
     return torch_generator(seed, "round", round, "client", client, purpose)
-
-
-def _round(message: Message) -> int:
-    return cast(int, message.content.config_records["config"]["round"])
 
 
 def _gradient_of(experiment: Experiment, message: Message, context: Context) -> GradientOf:
@@ -53,7 +50,7 @@ def _gradient_of(experiment: Experiment, message: Message, context: Context) -> 
     kind, gradient = private
     loss, expected = LOSSES[experiment.loss_name], experiment.scenario.federation.batch_size
     own = ClientContext(
-        _round(message),
+        round_of(message),
         int(context.node_config["partition-id"]),
         _noise_of(message, context, kind),
         evidence_of(context),
@@ -64,7 +61,7 @@ def _gradient_of(experiment: Experiment, message: Message, context: Context) -> 
 def _drops_out(message: Message, context: Context) -> bool:
     """Whether the scenario's dropout takes this client out of this round."""
     experiment = experiment_from_config(context.run_config)
-    round, client = _round(message), int(context.node_config["partition-id"])
+    round, client = round_of(message), int(context.node_config["partition-id"])
     generator = torch_generator(experiment.seed, "round", round, "client", client, "dropout")
     return float(torch.rand((), generator=generator)) < experiment.scenario.federation.dropout
 
@@ -91,16 +88,15 @@ def _colludes(context: Context) -> bool:
 
 def train(message: Message, context: Context) -> Message:
     """One client's round: load what it holds, train from the weights received, answer with the update."""
-    started = time.process_time()
     experiment = experiment_from_config(context.run_config)
     federation, seed = experiment.scenario.federation, experiment.seed
-    round, client = _round(message), int(context.node_config["partition-id"])
+    round, client = round_of(message), int(context.node_config["partition-id"])
     if message.metadata.message_type == "train" and _drops_out(message, context):
         return Message(Error(DROPPED_OUT, "dropped out"), reply_to=message)
     model = experiment.initial_model()
-    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     inputs, labels = experiment.client_data(client)
-    with torch.random.fork_rng(devices=[]):
+    with timed(context, message, "train"), torch.random.fork_rng(devices=[]):
+        model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
         torch.manual_seed(derive(seed, "round", round, "client", client, "dropout layers"))
         trained = local_update(
             model,
@@ -119,13 +115,17 @@ def train(message: Message, context: Context) -> Message:
     )
     if trained.buffers:
         content["buffers"] = ArrayRecord(trained.buffers)
-    context.state["timings"] = MetricRecord({"train_cpu_seconds": time.process_time() - started})
     return Message(content, reply_to=message)
 
 
 def protected_train(message: Message, context: Context) -> Message:
-    """``train`` behind the defences that act on plain numbers."""
-    return defence_mod(_stack_of, _noise_of)(message, context, train)
+    """``train`` behind the defences that act on plain numbers; a sample of its answer stays for the experimenter."""
+    reply = defence_mod(_stack_of, _noise_of)(message, context, train)
+    if not reply.has_error():
+        update = dict(reply.content.array_records["update"].to_torch_state_dict())
+        examples = cast(float, reply.content.metric_records["metrics"]["num-examples"])
+        keep(context, PLAIN, round_of(message), flat(update), examples)
+    return reply
 
 
 client_app = ClientApp()

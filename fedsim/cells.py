@@ -10,6 +10,8 @@ from torch import Tensor
 
 from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
+from fedsim.costs import costs_of
+from fedsim.detection import Detections
 from fedsim.encryption import colluded, deploy
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
 from fedsim.experiment import Experiment
@@ -17,6 +19,7 @@ from fedsim.federation import Training, TrainingFailed, federate, recording
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.outcome import attack_outcome, baseline_pictures
+from fedsim.planting import check_place
 from fedsim.report.progress import Progress
 from fedsim.scenario import Attack, Cell
 from fedsim.store import (
@@ -55,6 +58,7 @@ def preflight(cell: Cell, progress: Progress) -> Experiment:
     experiment = Experiment(cell.scenario)
     for client in range(cell.scenario.federation.clients):
         experiment.client_data(client)
+    check_place(experiment)
     model = experiment.initial_model().train()
     if Stack(cell.scenario.protocol).local_gradient and (reasons := refusals(model)):
         raise TaskError("task.model", cell.scenario.task.model, "; ".join(reasons), "or protect whole clients instead")
@@ -71,12 +75,14 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
         deployment = deploy(grid, experiment, nodes)
         recorder = recording(grid, cell.scenario, nodes)
     log, history, cause, training = EvidenceLog(), [], None, None
+    detections = Detections()
     started = time.perf_counter()
 
     def on_round(row: Mapping[str, Any]) -> None:
         history.append(row)
         if row["round"]:
-            log.note(row["cohort"], grid.states)
+            log.note(row, grid.states)
+            detections.note(row["round"], row["cohort"], grid.states)
             progress.advance(text=f"round {row['round']}, accuracy {row['accuracy']:.2f}")
 
     try:
@@ -85,11 +91,15 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     except TrainingFailed as failed:
         cause = str(failed)
         progress.advance(max(0, experiment.scenario.federation.rounds + 1 - len(history)), "failed")
-    seen = recorder.view(experiment.initial_model(), training.opened if training else ())
+    read = (training.opened, training.planted) if training else ()
+    seen = recorder.view(experiment.initial_model(), *read)
     view = colluded(deployment, cell.scenario, seen) if training else seen
     timings = {"training_seconds": time.perf_counter() - started}
     kept = training or Training(tuple(history), {})
-    save_training(place, experiment, kept, view, measured(cause, view, log, timings, kept.protocol))
+    with one_thread():
+        costs = costs_of(experiment, kept, log) if training else {}
+    found = measured(cause, view, log, timings, kept.protocol, costs)
+    save_training(place, experiment, kept, view, {**found, "detection": detections.rows})
 
 
 def attack_cells(
@@ -197,6 +207,7 @@ def store_cell(
             "data": experiment.dataset.note,
             "training": list(training.history),
             "privacy": given.as_dict() if given else None,
+            "detection": read_json(place / "measured.json").get("detection", []),
             "side_channels": side_channels(view),
             "cost": bytes_on_the_wire(view),
             "attacks": held + outcomes,

@@ -1,5 +1,6 @@
 """What homomorphic encryption changes around the round: keys before it, who can measure accuracy, what it proves."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,8 +96,13 @@ def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
         "rounding_step": sealing.rounding_step,
         "encrypted_parameters": len(sealing.selection.encrypted),
         "clear_parameters": clear,
-        "server_cpu_seconds": dict(strategy.cpu_seconds),
     }
+    if party := strategy.keys.decryptor:
+        evidence["decryptor"] = {
+            "bytes_in_per_round": statistics.fmean(party.bytes_in or [0]),
+            "bytes_out_per_round": statistics.fmean(party.bytes_out or [0]),
+            "cpu_seconds": party.clock.seconds.get("decrypt", 0.0),
+        }
     if isinstance(strategy, BlindMean):
         evidence["accuracy_measured_by"] = f"client {WATCHED}, whose copy is opened: the server holds no model"
     return evidence

@@ -2,34 +2,75 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
+from numpy.typing import NDArray
 
 from attacks import Message, View
 from crypto.secagg.evidence import uniformity
 from crypto.secagg.wire import FRAME_BYTES
+from strategies.clock import CPU, ROUND
+from strategies.sample import DECRYPTED, PLAIN, kept
 
 
 class EvidenceLog:
-    """Collects, round by round, what each client's state says of its defences and of its CPU time.
+    """Collects, round by round, what each client's state says of its defences, of its CPU time and of its update.
 
     A client's state comes back to the experimenter with its context; it is never part of a message to the server.
     """
 
     def __init__(self) -> None:
         self._measured: dict[str, list[float]] = defaultdict(list)
+        self._plain: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._decrypted: dict[int, NDArray[np.float64]] = {}
 
-    def note(self, clients: Sequence[int], states: Mapping[int, RecordDict]) -> None:
-        """Take in the states of the clients that were asked in the round that just ended."""
-        for client in clients:
-            for name in ("evidence", "timings"):
-                for key, value in states[client].metric_records.get(name, {}).items():
-                    if not isinstance(value, list):
+    def note(self, row: Mapping[str, Any], states: Mapping[int, RecordDict]) -> None:
+        """Take in the states of the clients that were asked in the round of ``row``, which just ended."""
+        for client in row["cohort"]:
+            state = states[client].metric_records
+            spent = dict(state.get(CPU, {}))
+            if spent.get(ROUND) != row["round"]:
+                continue  # a client that left before it did anything; what its state says is an earlier round's
+            measured = dict(state.get("evidence", {})) if "train" in spent else {}
+            for name, record in ((CPU, spent), ("evidence", measured)):
+                for key, value in record.items():
+                    if key != ROUND and not isinstance(value, list):
                         self._measured[f"{name}.{key}"].append(float(value))
+        self._note_samples(row, states)
+
+    def _note_samples(self, row: Mapping[str, Any], states: Mapping[int, RecordDict]) -> None:
+        def samples(name: str, clients: Iterable[int]) -> list[tuple[NDArray[np.float64], float]]:
+            records = (states[client].array_records.get(name) for client in clients)
+            return [found for record in records if record and (found := kept(record, row["round"]))]
+
+        sent = samples(PLAIN, row["answered"])
+        if sent and len(sent) == len(row["answered"]) and not row.get("lie"):
+            vectors, examples = zip(*sent, strict=True)
+            self._plain[row["round"]] = np.stack(vectors), np.array(examples)
+        if decrypted := samples(DECRYPTED, states):
+            self._decrypted[row["round"]] = decrypted[0][0]
+
+    def largest_error(self, means: Mapping[int, NDArray[np.float64]], *, weighted: bool) -> float | None:
+        """The largest distance, over rounds and sampled coordinates, of the protocol's mean from the plain one.
+
+        ``means`` are the server's; where it has none, those that clients decrypted. None where no round has both.
+        """
+        got = {**self._decrypted, **means}
+        errors = [
+            float(np.abs(np.average(vectors, axis=0, weights=examples if weighted else None) - got[round]).max())
+            for round, (vectors, examples) in self._plain.items()
+            if round in got
+        ]
+        return max(errors, default=None)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU seconds of all clients over all rounds, stage by stage."""
+        spent = {key: values for key, values in self._measured.items() if key.startswith(f"{CPU}.")}
+        return {key.removeprefix(f"{CPU}."): sum(values) for key, values in spent.items()}
 
     def summary(self, prefix: str) -> dict[str, dict[str, float]]:
         """Mean, least and greatest of each measurement over clients and rounds."""
@@ -51,16 +92,21 @@ def measured(
     log: EvidenceLog,
     timings: Mapping[str, float],
     protocol: Mapping[str, Any] = MappingProxyType({}),
+    costs: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What one training proved and took; ``cause`` says why it could not go on, ``protocol`` what its server states."""
+    """What one training proved and took.
+
+    ``cause`` says why it could not go on, ``protocol`` what its server states, ``costs`` what it took by stage.
+    """
     return {
         "cause": cause,
         "evidence": {
             "clients": log.summary("evidence"),
             "wire": on_the_wire(view),
             **({"protocol": dict(protocol)} if protocol else {}),
+            **costs,
         },
-        "timings": {**timings, "client": log.summary("timings")},
+        "timings": {**timings, "client_cpu_seconds": log.summary(CPU)},
     }
 
 
@@ -118,16 +164,18 @@ _MEANING = {
 }
 
 
-def bytes_on_the_wire(view: View) -> dict[str, float]:
-    """Bytes per client and round, up and down, over all of a round's training messages."""
-    sums: dict[str, Counter[tuple[int, int]]] = {"received": Counter(), "sent": Counter()}
-    for message in _training(view):
-        sums[message.direction][message.round, message.client] += message.bytes
-    up, down = sums["received"].values(), sums["sent"].values()
-    return {
-        "bytes_up_per_client_round": statistics.fmean(up) if up else 0.0,
-        "bytes_down_per_client_round": statistics.fmean(down) if down else 0.0,
-    }
+def bytes_on_the_wire(view: View) -> dict[str, Any]:
+    """Bytes per client and round, up and down: over all of a round's training messages, and stage by stage."""
+    cost: dict[str, Any] = {}
+    for way, direction in (("up", "received"), ("down", "sent")):
+        messages = [message for message in _training(view) if message.direction == direction]
+        pairs = max(1, len({(message.round, message.client) for message in messages}))
+        stages: Counter[str] = Counter()
+        for message in messages:
+            stages[message.stage.removeprefix("train.")] += message.bytes
+        cost[f"bytes_{way}_per_client_round"] = stages.total() / pairs
+        cost[f"bytes_{way}_by_stage"] = {stage: count / pairs for stage, count in stages.items()}
+    return cost
 
 
 def _training(view: View) -> list[Message]:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crypto.he import HEError
@@ -45,6 +47,10 @@ class Training:
     """What the protocol let the server read of hidden updates."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """What the server's side of the protocol proves by itself, for the evidence."""
+    server_cpu: Mapping[str, float] = field(default_factory=dict)
+    """CPU seconds of the server's side, stage by stage, over all rounds."""
+    means: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
+    """Round -> a sample of the mean that the server got (``strategies.sample``)."""
 
 
 def federate(
@@ -87,9 +93,9 @@ def federate(
                 f"{scenario.federation.learning_rate:g} or the noise"
             )
     state = {name: t.clone() for name, t in model.state_dict().items()}
-    return Training(
-        tuple(history), state, tuple(strategy.opened), {**protocol_evidence(strategy), **lies_told(strategy)}
-    )
+    protocol = {**protocol_evidence(strategy), **lies_told(strategy)}
+    opened, spent = tuple(strategy.opened), dict(strategy.clock.seconds)
+    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means))
 
 
 def strategy_for(

@@ -9,6 +9,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.common.constant import ErrorCode
 
 from strategies.base import ClientContext, ClientUpdateError
+from strategies.clock import timed
 from strategies.stack import Stack
 
 EVIDENCE = "evidence"
@@ -51,8 +52,10 @@ def defence_mod(
             client = cast(int, context.node_config["partition-id"])
             return ClientContext(round, client, generator_for(message, context, kind), evidence)
 
+        plain = dict(reply.content.array_records["update"].to_torch_state_dict())
         try:
-            update = stack.protect(dict(reply.content.array_records["update"].to_torch_state_dict()), context_for)
+            with timed(context, message, " + ".join(defence.kind for defence in stack.defences)):
+                update = stack.protect(plain, context_for)
         except ClientUpdateError as error:
             return _refuse(message, str(error))
         beside = {name: record for name, record in reply.content.items() if name != "update"}

@@ -11,10 +11,14 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks.view import Kind
+from strategies.clock import Clock
 from strategies.opened import Opened
+from strategies.sample import sampled
+from strategies.secure_aggregation import flat
 from strategies.stack import Stack
 
 DROPPED_OUT = 1001
@@ -65,6 +69,8 @@ class FederatedMean(Strategy):
         self.weighted = weighted
         self.rounds: list[RoundRecord] = []
         self.opened: list[Opened] = []  # what the protocol let this server read of hidden updates
+        self.clock = Clock()
+        self.means: dict[int, NDArray[np.float64]] = {}  # samples of the mean that this server got, by round
         self._sent: dict[str, Tensor] = {}
 
     def summary(self) -> None:
@@ -104,6 +110,12 @@ class FederatedMean(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The model after the round; (None, None), and the old model stays, when no answer could be used."""
+        with self.clock.timed("aggregate"):
+            return self._aggregated(server_round, replies)
+
+    def _aggregated(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         record = self.rounds[-1]
         usable = self._usable(record, sorted(replies, key=lambda reply: self.partitions[reply.metadata.src_node_id]))
         if not usable:
@@ -111,6 +123,7 @@ class FederatedMean(Strategy):
         weights = [_metric(reply, "num-examples") if self.weighted else 1.0 for reply in usable]
         shares = [weight / math.fsum(weights) for weight in weights]
         mean = self.stack.reveal(_mean([_tensors(reply, "update") for reply in usable], shares))
+        self.means[server_round] = sampled(flat(mean))
         state = {name: tensor.clone() for name, tensor in self._sent.items()}
         for name, tensor in mean.items():
             state[name] = state[name] + self.step_size * tensor

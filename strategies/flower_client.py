@@ -22,6 +22,7 @@ from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFI
 from flwr.compat.common import recorddict_compat as compat
 
 from crypto.secagg import STAGES
+from strategies.clock import timed
 from strategies.federated import DROPPED_OUT
 from strategies.secagg_client import REFUSED
 from strategies.secure_aggregation import SecureAggregation, flat
@@ -79,12 +80,15 @@ class FlowerSecAggClient:
             return Message(_fit_result(cast(Message, trained), defence), reply_to=asked)
 
         seed = int(torch.randint(2**32, (), generator=self.rounding(message, context, defence.kind)))
+        asked = message.metadata.message_type
         message.metadata.message_type = MessageType.TRAIN  # the mod lets every other type pass
         try:
-            with own_randomness(seed):
+            with own_randomness(seed), timed(context, message, _STAGES[stage]):
                 reply = secaggplus_mod(message, context, fit)
         except (KeyError, TypeError, ValueError) as error:
             return Message(Error(REFUSED, f"{type(error).__name__} at stage {stage!r}: {error}"), reply_to=message)
+        finally:
+            message.metadata.message_type = asked
         return Message(packed(reply.content), reply_to=message)
 
 

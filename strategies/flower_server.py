@@ -1,6 +1,7 @@
 """Flower 1.41's own SecAgg+ server, ``SecAggPlusWorkflow`` unmodified, as a strategy over explicit updates."""
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from strategies.flower_client import ACTION, own_randomness, unpacked
 from strategies.flower_lies import FLOWER_LIES, MODULUS, FlowerBothLists
 from strategies.lying_server import told
 from strategies.opened import Opened
+from strategies.sample import sampled
 from strategies.secure_aggregation import SecureAggregation, unflat
 
 
@@ -50,7 +52,9 @@ class FlowerMean(FederatedMean):
         if self.lie is not None and self.victim in record.cohort:
             liar = FLOWER_LIES[self.lie](envelope, self.nodes[self.victim])
         result = _Result([self.nodes[client] for client in record.cohort])
-        self._carry(liar or envelope, result, record)
+        with self.clock.timed("workflow"):
+            self._carry(liar or envelope, result, record)
+        self.clock.seconds["workflow"] -= envelope.away
         if liar is not None:
             self._loot(liar, record, like)
         if result.mean is None:
@@ -58,6 +62,7 @@ class FlowerMean(FederatedMean):
             return None, None
         record.answered = sorted(self.partitions[node] for node in result.weights)
         weight = sum(result.weights.values())
+        self.means[round] = sampled(result.mean)
         update = unflat(result.mean, like)
         total = {name: weight * tensor for name, tensor in update.items()}
         self.opened.append(Opened(round, self.kind, total, len(record.answered)))
@@ -126,9 +131,13 @@ class _Envelope:
 
     def __init__(self, strategy: FlowerMean, grid: Grid, record: RoundRecord, arrays: ArrayRecord) -> None:
         self.strategy, self.grid, self.record, self.arrays = strategy, grid, record, arrays
+        self.away = 0.0
+        """CPU seconds that passed in the grid: not the server's, but on ``inline`` its clients'."""
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        replies = list(self.grid.send_and_receive(list(map(self._ours, messages)), timeout=timeout))
+        asked, started = list(map(self._ours, messages)), time.thread_time()
+        replies = list(self.grid.send_and_receive(asked, timeout=timeout))
+        self.away += time.thread_time() - started
         for reply in replies:
             if not reply.has_error():
                 reply.content = unpacked(reply.content)

@@ -4,7 +4,6 @@ A client's context, secret key included where it has one, and its own copy of th
 a simulation that state lies with the experimenter, never with the server.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -20,9 +19,11 @@ from crypto.he import Ciphertext, HEError, PublicContext, SecretContext, carries
 from crypto.he.errors import KeyPolicyError
 from strategies.base import Update
 from strategies.client_mod import evidence_of
+from strategies.clock import round_of, timed
 from strategies.federated import DROPPED_OUT
 from strategies.he_sealing import ClearSum, Sealing, selection_of
 from strategies.homomorphic import Homomorphic
+from strategies.sample import DECRYPTED, keep
 from strategies.secagg_client import REFUSED
 from strategies.secure_aggregation import flat, unflat
 from strategies.wire import CIPHERTEXT
@@ -78,25 +79,20 @@ class HomomorphicClient:
         """Train from the model received, or from the client's own copy; answer with the update encrypted."""
         if self.leaves(message, context):
             return Message(Error(DROPPED_OUT, "dropped out"), reply_to=message)
-        started = time.process_time()
         try:
             if self.defence(context).holder.holder == "clients":
-                message.content["arrays"] = self._catch_up(message, context)
+                with timed(context, message, "decrypt"):
+                    message.content["arrays"] = self._catch_up(message, context)
         except HEError as error:
             return _refuse(message, error)
-        caught_up = time.process_time() - started
         reply = self.train(message, context)
         if reply.has_error():
             return reply
-        started = time.process_time()
         try:
-            content = self._sealed(message, context, reply)
+            with timed(context, message, "encrypt"):
+                content = self._sealed(message, context, reply)
         except HEError as error:
             return _refuse(message, error)
-        taken = context.state.metric_records.get("timings", MetricRecord())
-        taken["encrypt_cpu_seconds"] = time.process_time() - started
-        taken["decrypt_cpu_seconds"] = caught_up
-        context.state["timings"] = taken
         return Message(content, reply_to=message)
 
     def _sealed(self, message: Message, context: Context, reply: Message) -> RecordDict:
@@ -145,23 +141,24 @@ class HomomorphicClient:
         like = {name: state[name] for name in cast(list[str], config["parameters"])}
         for key in sorted((key for key in sums if int(key) > seen), key=int):
             beside = clear[key].numpy() if key in clear else None
-            mean = opened_mean(sums[key].data, beside, secret, self._sealing(context), like)
-            moved(state, cast(float, config["step_size"]), mean)
+            mean = opened_vector(sums[key].data, beside, secret, self._sealing(context))
+            moved(state, cast(float, config["step_size"]), unflat(mean, like))
             seen = int(key)
+            keep(context, DECRYPTED, seen, mean)
         context.state[KEYS] = ConfigRecord({**held, "seen": seen})
         context.state[MODEL] = ArrayRecord(state)
         return context.state.array_records[MODEL]
 
 
-def opened_mean(
-    data: bytes, clear: NDArray[np.float64] | None, secret: SecretContext, sealing: Sealing, like: Update
-) -> Update:
-    """The mean update behind an aggregate: ``data`` is its ciphertext, empty where nothing is encrypted; ``clear``
-    the sum of the clear parts with the sum of weights as the last value. Raises HEError."""
+def opened_vector(
+    data: bytes, clear: NDArray[np.float64] | None, secret: SecretContext, sealing: Sealing
+) -> NDArray[np.float64]:
+    """The mean update (d,) behind an aggregate: ``data`` is its ciphertext, empty where nothing is encrypted;
+    ``clear`` the sum of the clear parts with the sum of weights as the last value. Raises HEError."""
     total = Ciphertext.from_bytes(data, secret.public) if data else None
     known = ClearSum(np.empty(0), 0) if clear is None else ClearSum(clear[:-1], int(clear[-1]))
     vector, weight = sealing.decrypted(secret, total, known)
-    return unflat(vector / weight, like)
+    return vector / weight
 
 
 def moved(state: Update, step_size: float, mean: Update) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attacks.view import Kind, Message, Update, View
 from crypto.he import HEError, SecretContext, open_secret
-from strategies.he_client import moved, opened_mean
+from strategies.he_client import moved, opened_vector
 from strategies.he_deployment import ServerKeys
 from strategies.he_sealing import ClearSum, Sealing
 from strategies.homomorphic import Homomorphic
@@ -49,8 +49,8 @@ class _Coalition:
         state = dict(self.first)
         for earlier in sorted(r for r in self.sums if r < round):
             clear = self.clear[earlier].numpy() if earlier in self.clear else None
-            mean = opened_mean(self.sums[earlier], clear, self.secret, self.sealing, self._like)
-            moved(state, self.config["step_size"], mean)
+            mean = opened_vector(self.sums[earlier], clear, self.secret, self.sealing)
+            moved(state, self.config["step_size"], unflat(mean, self._like))
         return digest(ArrayRecord(state)), state
 
     def updates(self, round: int, base: str) -> list[Update]:

@@ -3,7 +3,6 @@
 All of it goes past the server: over the key authority's own channel to the clients (``grid``, unrecorded).
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -25,6 +24,7 @@ from crypto.he import (
     open_secret,
     select,
 )
+from strategies.clock import Clock
 from strategies.he_sealing import Sealing, mask_of
 from strategies.homomorphic import Homomorphic
 
@@ -35,13 +35,16 @@ class DecryptorParty:
     def __init__(self, secret: bytes, minimum_cohort: int) -> None:
         self._secret = open_secret(secret)
         self._policy = TrustedDecryptor(self._secret, minimum_cohort)
-        self.cpu_seconds = 0.0
+        self.clock = Clock()
+        self.bytes_in: list[int] = []
+        self.bytes_out: list[int] = []
 
     def open(self, total: bytes, round: int) -> NDArray[Any]:
         """The values of the round's sum; raises HEError for what the decryptor refuses."""
-        started = time.process_time()
-        values = self._policy.open(Ciphertext.from_bytes(total, self._secret.public), round)
-        self.cpu_seconds += time.process_time() - started
+        with self.clock.timed("decrypt"):
+            values = self._policy.open(Ciphertext.from_bytes(total, self._secret.public), round)
+        self.bytes_in.append(len(total))
+        self.bytes_out.append(values.nbytes)
         return values
 
 

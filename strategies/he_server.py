@@ -1,8 +1,6 @@
 """Homomorphic aggregation's server half: one exchange a round, then what this deployment lets the server do."""
 
-import time
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,6 +19,7 @@ from strategies.he_deployment import ServerKeys
 from strategies.he_sealing import ClearSum
 from strategies.homomorphic import Homomorphic
 from strategies.opened import Opened
+from strategies.sample import sampled
 from strategies.secure_aggregation import unflat
 
 
@@ -54,7 +53,6 @@ class HomomorphicMean(FederatedMean):
         self.parameters = tuple(parameters)
         self.defence = next(d for d in self.stack.defences if isinstance(d, Homomorphic))
         self.keys, self.sealing = keys, keys.sealing(self.defence)
-        self.cpu_seconds: dict[str, float] = defaultdict(float)
 
     def train_round(
         self, grid: Grid, round: int, arrays: ArrayRecord
@@ -77,7 +75,8 @@ class HomomorphicMean(FederatedMean):
         except HEError as error:
             record.answered, record.aborted = [], f"{type(error).__name__}: {error}"
             return None, None
-        moved(state, self.step_size, mean)
+        with self.clock.timed("aggregate"):
+            moved(state, self.step_size, mean)
         return ArrayRecord(state), MetricRecord({})
 
     @abstractmethod
@@ -111,7 +110,8 @@ class HomomorphicMean(FederatedMean):
                 continue
             refuse_secret_keys(reply.content, f"client {client}")
             try:
-                good.append(self._read(client, reply.content))
+                with self.clock.timed("read"):
+                    good.append(self._read(client, reply.content))
             except HEError as error:
                 record.failed[client] = f"client {client}: {type(error).__name__}: {error}"
         heard = {self.partitions[reply.metadata.src_node_id] for reply in replies}
@@ -144,15 +144,14 @@ class HomomorphicMean(FederatedMean):
         sealed = [answer.ciphertext for answer in answers if answer.ciphertext is not None]
         if not sealed:
             return None, answers
-        started = time.process_time()
         try:
-            total = add(self.keys.context, sealed)
+            with self.clock.timed("add"):
+                total = add(self.keys.context, sealed)
         except CorruptMessageError:
             usable = [answer for answer in answers if self._loads(record, answer)]
             if len(usable) in (0, len(answers)):
                 raise
             return self._add(record, usable)
-        self.cpu_seconds["add"] += time.process_time() - started
         return total, answers
 
     def _loads(self, record: RoundRecord, answer: Answer) -> bool:
@@ -176,10 +175,13 @@ class HomomorphicMean(FederatedMean):
     def _mean(
         self, round: int, values: NDArray[Any] | None, answers: Sequence[Answer], like: Update, *, note: bool
     ) -> Update:
-        vector, weight = self.sealing.opened(values, len(answers), clear_sum(answers))
+        with self.clock.timed("aggregate"):
+            vector, weight = self.sealing.opened(values, len(answers), clear_sum(answers))
+            mean = unflat(vector / weight, like)
+        self.means[round] = sampled(vector / weight)
         if note:
             self.opened.append(Opened(round, self.kind, unflat(vector, like), len(answers)))
-        return unflat(vector / weight, like)
+        return mean
 
 
 class DecryptedMean(HomomorphicMean):
@@ -188,8 +190,9 @@ class DecryptedMean(HomomorphicMean):
     def _finish(self, round: int, total: Ciphertext | None, answers: Sequence[Answer], like: Update) -> Update:
         if self.keys.decryptor is None:
             raise KeyPolicyError("decryptor: this deployment has none")
-        values = None if total is None else self.keys.decryptor.open(total.to_bytes(), round)
-        self.cpu_seconds["decrypt"] = self.keys.decryptor.cpu_seconds
+        with self.clock.timed("add"):
+            message = None if total is None else total.to_bytes()
+        values = None if message is None else self.keys.decryptor.open(message, round)
         return self._mean(round, values, answers, like, note=True)
 
 
@@ -200,9 +203,8 @@ class KeyHoldingMean(HomomorphicMean):
         secret = self.keys.secret
         if secret is None:
             raise KeyPolicyError("key: this server has none")
-        started = time.process_time()
-        values = None if total is None else decrypt(secret, total)
-        self.cpu_seconds["decrypt"] += time.process_time() - started
+        with self.clock.timed("decrypt"):
+            values = None if total is None else decrypt(secret, total)
         self.opened = [o for o in self.opened if o.round != round]  # whole updates take the place of their clear parts
         for answer in answers:
             vector, weight = self.sealing.decrypted(secret, answer.ciphertext, answer.clear)
@@ -239,7 +241,9 @@ class BlindMean(HomomorphicMean):
     def _finish(self, round: int, total: Ciphertext | None, answers: Sequence[Answer], like: Update) -> Update:
         clear = clear_sum(answers)
         self._told.update({answer.client: round - 1 for answer in answers})
-        self._sums[round] = total.to_bytes() if total else b"", np.append(clear.values, clear.weight)
+        with self.clock.timed("add"):
+            message = total.to_bytes() if total else b""
+        self._sums[round] = message, np.append(clear.values, clear.weight)
         return {}
 
 

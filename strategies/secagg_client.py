@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from crypto.errors import PolicyViolation, SecAggError, UnknownClient
 from crypto.keys import KEY_BYTES, SigningKey
 from crypto.secagg import STAGES, Client, Identity, Terms
+from strategies.clock import timed
 from strategies.federated import DROPPED_OUT
 from strategies.secure_aggregation import SecureAggregation, flat
 from strategies.wire import ENCODED, MASKED, digest
@@ -101,8 +102,10 @@ class SecureAggregationClient:
             return reply
         defence, index = self.defence(context), cast(int, message.content.config_records["protocol"]["index"])
         terms = Terms.decode(_spoken(message), client=index, stage="advertise")
+        update, rounding = _vector(reply, defence), self._rounding(message, context, defence)
         try:
-            words = terms.encoding.encode(*_vector(reply, defence), self._rounding(message, context, defence))
+            with timed(context, message, "encode"):
+                words = terms.encoding.encode(*update, rounding)
         except ValueError as error:
             return Message(Error(REFUSED, str(error)), reply_to=message)
         return _hidden(reply, ENCODED, words.tobytes(), message)
@@ -119,14 +122,16 @@ class SecureAggregationClient:
         directory = {index: known[client] for index, client in enumerate(cohort) if client in known}
         client = Client(cohort.index(own), self.defence(context).safeguards, replace(identity, directory=directory))
         model = cast(str, config["model"]).encode()
-        spoken = client.advertise(_spoken(message), bound_hash(model, cohort))
+        with timed(context, message, "advertise"):
+            spoken = client.advertise(_spoken(message), bound_hash(model, cohort))
         _keep(context, identity=pickle.dumps(client.identity), model=model)
         return client, spoken
 
     def _go_on(self, message: Message, context: Context) -> tuple[Client, bytes]:
         client, stage = _client(context), message.metadata.message_type.removeprefix("train.sa_")
         steps = {"shares": client.share, "consistency": client.endorse, "unmask": client.unmask}
-        return client, steps[stage](_spoken(message))
+        with timed(context, message, stage):
+            return client, steps[stage](_spoken(message))
 
     def _masked(self, message: Message, context: Context) -> Message:
         client, defence = _client(context), self.defence(context)
@@ -138,7 +143,8 @@ class SecureAggregationClient:
         if reply.has_error():
             return reply
         update, rounding = _vector(reply, defence), self._rounding(message, context, defence)
-        hidden = client.mask(_spoken(message), *update, rounding)
+        with timed(context, message, "masked"):
+            hidden = client.mask(_spoken(message), *update, rounding)
         _keep(context, client=pickle.dumps(client))
         answer = _hidden(reply, MASKED, hidden, message)
         if self.colludes(context):

@@ -16,6 +16,7 @@ from strategies.base import Update
 from strategies.federated import DROPPED_OUT, FederatedMean, RoundRecord
 from strategies.ideal import SUM
 from strategies.opened import Opened
+from strategies.sample import sampled
 from strategies.secagg_client import bound_hash
 from strategies.secure_aggregation import SecureAggregation, unflat
 from strategies.wire import digest
@@ -69,10 +70,12 @@ class SecureFederatedMean(FederatedMean):
             record.aborted = str(error)
             return None, None
         record.answered = [record.cohort[index] for index in sorted(survivors)]
-        update = unflat(summed, like)
+        self.means[round] = sampled(summed / weight)
+        with self.clock.timed("aggregate"):
+            update = unflat(summed, like)
+            for name, tensor in update.items():
+                state[name] = state[name] + self.step_size / weight * tensor
         self.opened.append(Opened(round, self.kind, update, len(survivors)))
-        for name, tensor in update.items():
-            state[name] = state[name] + self.step_size / weight * tensor
         return ArrayRecord(state), MetricRecord({"weight": weight})
 
     def open_sum(self, exchange: "Exchange", terms: Terms, like: Update) -> Summed:
@@ -81,7 +84,8 @@ class SecureFederatedMean(FederatedMean):
             return exchange.ideal(terms)
         server = Server(terms, self.defence.safeguards, exchange.model_hash)
         exchange.carry(server)
-        return *server.result(), server.survivors
+        with self.clock.timed("unmask"):
+            return *server.result(), server.survivors
 
 
 class Exchange:
@@ -100,7 +104,9 @@ class Exchange:
 
         ``listen`` gets every good answer, for what it holds beside the protocol.
         """
-        outbox = server.start()
+        clock = self.strategy.clock
+        with clock.timed("advertise"):
+            outbox = server.start()
         while outbox:
             stage = server.stage
             announced = {"cohort": self.record.cohort, "model": digest(self.arrays)}
@@ -108,10 +114,12 @@ class Exchange:
             for index, reply in self._send(f"sa_{stage}", outbox, extra, with_model=stage == "masked"):
                 listen(index, reply)
                 try:
-                    server.receive(index, _answer(reply))
+                    with clock.timed(stage):
+                        server.receive(index, _answer(reply))
                 except SecAggError as error:
                     self.record.failed[self.record.cohort[index]] = str(error)
-            outbox = server.advance()
+            with clock.timed(stage):
+                outbox = server.advance()
 
     def ideal(self, terms: Terms) -> Summed:
         """Ask once; the trusted party between server and clients hands over nothing but the sum."""
@@ -122,7 +130,8 @@ class Exchange:
             raise TooFewClients(None, "masked", "no client answered")
         opened = next(reply.content[SUM] for _, reply in asked if SUM in reply.content)
         words = np.frombuffer(cast(bytes, opened["words"]), terms.encoding.word)
-        total, weight = terms.encoding.decode(words, len(survivors))
+        with self.strategy.clock.timed("aggregate"):
+            total, weight = terms.encoding.decode(words, len(survivors))
         return total, weight, survivors
 
     def _send(

@@ -21,7 +21,7 @@ from crypto.secagg.profiles import Profile
 from crypto.secagg.round import simulate_round
 
 _WORDS = 1_000_000
-_SMALL, _LARGE = 12, 48
+_SMALL, _LARGE = 8, 24
 CALIBRATED_THRESHOLD = 2
 """The threshold of the small rounds behind `Units.stages`: what a larger one adds is counted apart."""
 
@@ -56,7 +56,7 @@ class Units:
 
 
 def measure_units(profile: Profile) -> Units:
-    """Time every part, in a few CPU seconds: two small rounds of ``profile``, and words and shares alone."""
+    """Time every part, in less than a CPU second: small rounds of ``profile`` in two sizes, words and shares alone."""
     signer, pair, peer = SigningKey(os.urandom(32)), KeyPair(os.urandom(32)), KeyPair(os.urandom(32)).public
     statement, keys = os.urandom(80), [os.urandom(32) for _ in range(8)]
     signature = signer.sign(statement)
