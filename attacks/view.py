@@ -198,6 +198,8 @@ class View:
     broadcasts: Mapping[str, Mapping[str, Tensor]]
     messages: tuple[Message, ...]
     updates: tuple[Update, ...]
+    planted: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """What this party itself planted in the models of a round, by round; ``Knowledge.planted`` of its attacks."""
 
     def observations(self, round: int | None = None, client: int | None = None) -> Iterator[Observation]:
         """Yield the observations that this view supports: none where there are only masked vectors or ciphertexts."""

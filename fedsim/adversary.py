@@ -1,6 +1,6 @@
 """The adversary made concrete: which facts the threat model hands it, on which rung that puts it, in words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from attacks import Knowledge
 from fedsim.experiment import Experiment
 from fedsim.lies import opening_words
+from fedsim.planting import planting_words
 from fedsim.scenario import Scenario
 from fedsim.tasks import Column, Dataset
 from fedsim.truth import Truth
@@ -41,12 +42,17 @@ def _schema(dataset: Dataset) -> tuple[Column, ...] | None:
     return dataset.columns or tuple(Column(str(i), "numeric") for i in range(dataset.inputs.shape[1]))
 
 
-def knowledge_for(experiment: Experiment, truth: Truth) -> Knowledge:
-    """Exactly the facts that the scenario grants about one victim, and the architecture's fixed ones."""
+def knowledge_for(experiment: Experiment, truth: Truth, planted: Mapping[str, Any] | None = None) -> Knowledge:
+    """Exactly the facts that the scenario grants about one victim, and the architecture's fixed ones; and what the
+    adversary itself ``planted`` in the round's model."""
     dataset = experiment.dataset
     granted: dict[str, Any] = {name: _FACTS[name](experiment, truth) for name in experiment.scenario.adversary.knows}
     return Knowledge(
-        input_shape=dataset.input_shape, num_classes=dataset.num_classes, loss=experiment.loss_name, **granted
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        loss=experiment.loss_name,
+        planted=planted,
+        **granted,
     )
 
 
@@ -61,6 +67,8 @@ def rung(scenario: Scenario, round: int, contributors: int = 1) -> str:
     """
     if scenario.adversary.lie is not None:
         return "L10"
+    if scenario.adversary.plant is not None:
+        return scenario.adversary.plant.rung
     if contributors > 1:
         return "L2" if contributors >= SMALL_COHORT else "L3"
     federation, knows = scenario.federation, set(scenario.adversary.knows)
@@ -78,7 +86,7 @@ def in_words(scenario: Scenario) -> list[str]:
     sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
     stack = ", then ".join(defence.describe() for defence in scenario.protocol)
     return [
-        opening_words(scenario),
+        opening_words(scenario) if scenario.adversary.plant is None else planting_words(scenario),
         f"In each of {counted(federation.rounds, 'round')} it asks {asked} of {counted(federation.clients, 'client')}; "
         f"each sends {sent}, at most {counted(federation.batch_size, 'example')} in a batch.",
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",

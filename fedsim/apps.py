@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from attacks.losses import LOSSES
 from fedsim.client import GradientOf, batches, local_update, plain_gradient
+from fedsim.detection import objection
 from fedsim.encryption import colluded, colludes, deploy
 from fedsim.evidence import EvidenceLog, measured
 from fedsim.experiment import Experiment, experiment_from_config
@@ -23,8 +24,9 @@ from strategies.federated import DROPPED_OUT
 from strategies.flower_client import FlowerSecAggClient
 from strategies.he_client import HomomorphicClient
 from strategies.homomorphic import Homomorphic
+from strategies.malicious import announced_model
 from strategies.sample import PLAIN, keep
-from strategies.secagg_client import SecureAggregationClient
+from strategies.secagg_client import REFUSED, SecureAggregationClient
 from strategies.secure_aggregation import SecureAggregation, flat
 from strategies.stack import Stack
 
@@ -93,10 +95,12 @@ def train(message: Message, context: Context) -> Message:
     round, client = round_of(message), int(context.node_config["partition-id"])
     if message.metadata.message_type == "train" and _drops_out(message, context):
         return Message(Error(DROPPED_OUT, "dropped out"), reply_to=message)
-    model = experiment.initial_model()
+    model = announced_model(experiment.agreed_model(), message)
     inputs, labels = experiment.client_data(client)
     with timed(context, message, "train"), torch.random.fork_rng(devices=[]):
         model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+        if reason := objection(experiment, message, context, model):
+            return Message(Error(REFUSED, reason), reply_to=message)
         torch.manual_seed(derive(seed, "round", round, "client", client, "dropout layers"))
         trained = local_update(
             model,
@@ -155,6 +159,7 @@ def main(grid: Grid, context: Context) -> None:
     recorder = recording(grid, scenario, nodes)
     training = federate(recorder, experiment, nodes, deployment=deployment)
     if out := str(context.run_config.get("out", "")):
-        view = colluded(deployment, scenario, recorder.view(experiment.initial_model(), training.opened))
+        seen = recorder.view(experiment.initial_model(), training.opened, training.planted)
+        view = colluded(deployment, scenario, seen)
         place = RunFolder.open(Path(out), scenario).cell(scenario.digest)
         save_training(place, experiment, training, view, measured(None, view, EvidenceLog(), {}, training.protocol))

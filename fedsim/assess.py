@@ -48,19 +48,20 @@ class Claims:
 
 def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[Job]:
     """The attacks to run on one cell's view, each on the first of the round's victims."""
-    planned = []
+    planned, adversary = [], experiment.scenario.adversary
+    aim = adversary.victim if adversary.plant is not None and adversary.plant.one_victim else None
     for attack in attacks:
         for round in attack.rounds:
-            whom = victims_of(view, round)[: attack.victims]
+            whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
             victims = tuple(
                 (
                     _observed(view, victim),
-                    knowledge_for(experiment, truth_of(experiment, round, *victim.clients)),
+                    knowledge_for(experiment, truth_of(experiment, round, *victim.clients), view.planted.get(round)),
                     derive(experiment.seed, "attack", attack.name, "round", round, "client", victim.label),
                 )
                 for victim in whom
             )
-            planned.append(Job(attack.name, round, whom, victims, Budget(**attack.budget.model_dump())))
+            planned.append(Job(attack.name, round, tuple(whom), victims, Budget(**attack.budget.model_dump())))
     return planned
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.client import holdings
+from fedsim.planting import announced
 from fedsim.scenario import Scenario
 from fedsim.scripts import load_scenario
 from fedsim.seeds import derive
@@ -66,9 +67,13 @@ class Experiment:
         task = self.scenario.task
         return build_model(task.model, self.dataset, task.model_options, derive(self.seed, "model"))
 
-    def initial_model(self) -> nn.Module:
-        """A fresh copy of the untrained model."""
+    def agreed_model(self) -> nn.Module:
+        """A fresh copy of the untrained model as everybody agreed on it."""
         return copy.deepcopy(self._first_model)
+
+    def initial_model(self) -> nn.Module:
+        """A fresh copy of the untrained model as the server announces it: the agreed one, unless it is malicious."""
+        return announced(self.scenario, self.agreed_model(), self.dataset.input_shape)
 
     @cached_property
     def fingerprint(self) -> str:

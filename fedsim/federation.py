@@ -16,9 +16,11 @@ from fedsim.client import trainable, update_kind
 from fedsim.encryption import encryption_of, model_held, protocol_evidence
 from fedsim.experiment import Experiment
 from fedsim.lies import lies_told, server_of
+from fedsim.planting import malicious_server
 from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
+from strategies.client_checks import BulletinBoard, ClientChecks
 from strategies.federated import FederatedMean
 from strategies.he_deployment import Deployment
 from strategies.he_server import SERVERS
@@ -51,6 +53,8 @@ class Training:
     """CPU seconds of the server's side, stage by stage, over all rounds."""
     means: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
     """Round -> a sample of the mean that the server got (``strategies.sample``)."""
+    planted: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Round -> what the server planted in its models, as it must remember it to read the answers."""
 
 
 def federate(
@@ -68,12 +72,16 @@ def federate(
     scenario, seed = experiment.scenario, experiment.seed
     model = experiment.initial_model()
     strategy = strategy_for(scenario, seed, nodes, list(trainable(model)), deployment)
+    planter = malicious_server(experiment)
     arrays = ArrayRecord(dict(model.state_dict()))
     history = [{"round": 0, **_evaluate(model, experiment)}]
     on_round(history[0])
     for round in range(1, scenario.federation.rounds + 1):
         try:
-            moved, metrics = strategy.train_round(grid, round, arrays)
+            if planter is None:
+                moved, metrics = strategy.train_round(grid, round, arrays)
+            else:
+                moved, metrics = planter.train_round(strategy, grid, round, arrays)
             arrays = moved or arrays
             model.load_state_dict(model_held(deployment, strategy, arrays).to_torch_state_dict())
         except HEError as error:
@@ -94,8 +102,11 @@ def federate(
             )
     state = {name: t.clone() for name, t in model.state_dict().items()}
     protocol = {**protocol_evidence(strategy), **lies_told(strategy)}
+    if planter is not None:
+        protocol |= planter.evidence(strategy)
     opened, spent = tuple(strategy.opened), dict(strategy.clock.seconds)
-    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means))
+    planted = dict(planter.planted) if planter else {}
+    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means), planted=planted)
 
 
 def strategy_for(
@@ -135,13 +146,16 @@ def aggregation_of(scenario: Scenario) -> SecureAggregation | None:
 
 
 def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> RecordingGrid:
-    """``grid`` as the server is to use it: recorded, and with a trusted adder in front where the protocol has one.
+    """``grid`` as the server is to use it: recorded, with a trusted adder or the clients' board where the protocol has
+    one.
 
     Under secure aggregation the clients first get their key directory, past the server and its record.
     """
     aggregation = aggregation_of(scenario)
     if aggregation is not None:
         enrol(grid, nodes)
+    if any(isinstance(defence, ClientChecks) and defence.consistency for defence in scenario.protocol):
+        grid = BulletinBoard(grid)
     return RecordingGrid(
         IdealAggregation(grid) if aggregation is not None and aggregation.mode == "ideal" else grid,
         partition_of={node: client for client, node in nodes.items()}.__getitem__,

@@ -16,13 +16,19 @@ from attacks.losses import LOSSES
 from fedsim.frozen import Json, frozen
 from fedsim.lies import adversary_problems, collusion_problems, lie_problems
 from fedsim.names import nearest
+from fedsim.planting import plant_by_name, plant_problems, planter_problems
+from strategies.client_checks import ClientChecks
 from strategies.client_dp import ClientDP
 from strategies.homomorphic import Homomorphic
+from strategies.plants import Fishing, Imprint, Inconsistency, Kernels, Traps
 from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
-Defence = Annotated[ClientDP | SecureAggregation | Homomorphic, Field(discriminator="kind")]
+Defence = Annotated[ClientChecks | ClientDP | SecureAggregation | Homomorphic, Field(discriminator="kind")]
 """Every defence that a protocol may hold, told apart by ``kind``."""
+
+Plant = Annotated[Imprint | Kernels | Traps | Fishing | Inconsistency, Field(discriminator="kind")]
+"""Everything that a server may plant in its model, told apart by ``kind``."""
 
 Grant = Literal[
     "batch_size",
@@ -130,7 +136,7 @@ class Federation(Part):
 class Adversary(Part):
     """Who attacks, and what the threat model grants besides the view."""
 
-    kind: Literal["honest_but_curious", "malicious_protocol"] = "honest_but_curious"
+    kind: Literal["honest_but_curious", "malicious_protocol", "malicious_model"] = "honest_but_curious"
     knows: tuple[Grant, ...] = (
         "batch_size",
         "value_range",
@@ -146,14 +152,21 @@ class Adversary(Part):
     """Clients that help the server with all they hold; the last ones by number."""
     lie: str | None = None
     """``malicious_protocol``: what the server says in secure aggregation that is not so; ``crypto.secagg.lies``."""
+    plant: Plant | None = None
+    """``malicious_model``: what the server plants in the models of the rounds that are attacked; or its name."""
     victim: int = Field(0, ge=0)
-    """The client whose update a lie is after."""
+    """The client whose update a lie, or a plant that is after one client, is to read."""
 
     @model_validator(mode="after")
     def _tells_a_lie_that_exists(self) -> Self:
-        if problems := adversary_problems(self):
+        if problems := adversary_problems(self) + planter_problems(self):
             raise ValueError("; ".join(problems))
         return self
+
+    @field_validator("plant", mode="before")
+    @classmethod
+    def _plant_by_name(cls, plant: Any) -> Any:
+        return plant_by_name(plant)
 
     @field_validator("knows")
     @classmethod
@@ -230,7 +243,7 @@ class Scenario(Part):
                 problems.append(
                     "task.public_fraction = 0: the coordinates to encrypt are chosen on public data; leave some"
                 )
-        problems += collusion_problems(self) + lie_problems(self)
+        problems += collusion_problems(self) + lie_problems(self) + plant_problems(self)
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):

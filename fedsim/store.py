@@ -196,7 +196,9 @@ def save_view(folder: Path, view: View) -> None:
         rest = {"metrics": as_json(message.metrics), "configs": as_json(message.configs)}
         messages.append({**{name: getattr(message, name) for name in envelope}, **rest})
     save_tensors(folder / "view.safetensors", tensors)
-    write_json(folder / "view.json", {"party": view.party, "updates": updates, "messages": messages})
+    planted = {round: view.planted[round] for round in sorted(view.planted)}
+    content = {"party": view.party, "updates": updates, "messages": messages, "planted": planted}
+    write_json(folder / "view.json", content)
 
 
 def load_view(folder: Path, model: nn.Module) -> View:
@@ -212,6 +214,7 @@ def load_view(folder: Path, model: nn.Module) -> View:
         model=model,
         broadcasts={digest: group(f"broadcast/{digest}/") for digest in sorted(digests)},
         messages=tuple(Message(**message) for message in content["messages"]),
+        planted={int(round): planted for round, planted in content.get("planted", {}).items()},
         updates=tuple(
             Update(
                 arrays=group(f"update/{index}/"),

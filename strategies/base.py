@@ -17,6 +17,7 @@ Update = dict[str, Tensor]
 class Stage(IntEnum):
     """Where a defence stands in the onion; the client goes through the stages in this order, the server back."""
 
+    CHECK = 0
     PERTURB = 1
     ENCODE = 2
     HIDE = 3

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -91,10 +92,16 @@ class RecordingGrid(WrappedGrid):
         self._record_received(replies)
         return replies
 
-    def view(self, model: nn.Module, opened: Sequence[Opened] = ()) -> View:
+    def view(
+        self,
+        model: nn.Module,
+        opened: Sequence[Opened] = (),
+        planted: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> View:
         """The server's view so far; ``model`` is the architecture of which the state crossed the wire.
 
-        ``opened`` is what the server's side of a protocol could read in what it received.
+        ``opened`` is what the server's side of a protocol could read in what it received, ``planted`` what it put
+        into the models of a round.
 
         A reply's ArrayRecord ``update`` is an update of the kind that the instruction's ``update_kind`` says, with
         ``buffers`` beside it. Any other reply is read as new weights where its only ArrayRecord has the entries and
@@ -131,7 +138,7 @@ class RecordingGrid(WrappedGrid):
             if base is not None:
                 beside: dict[str, Any] = {n: getattr(o, n) for n in ("buffers", "partial", "clients", "weight")}
                 updates.append(Update(o.round, o.client, o.kind, base, o.arrays, o.contributors, **beside))
-        return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates))
+        return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates), planted)
 
     def _record_sent(self, messages: Sequence[Message]) -> list[_Instruction]:
         reader, instructions = Reader(), []
