@@ -22,7 +22,7 @@ class Targets:
     Membership: candidate records ``inputs`` (T, *input_shape) with ``labels`` (T,), held by ``client`` where one is
     meant. Inversion: class numbers as ``labels``. Attribute: records whose feature positions ``column`` are unknown
     (NaN), and the ``values`` (K, len(column)) they may have. Property: ``holds`` (N,) marks the public records that
-    have it, and every observed update is a target.
+    have it, and every observed update is a target. Feature inversion: ``features`` (T, ...) that module ``layer`` made.
     """
 
     inputs: Tensor | None = None
@@ -31,6 +31,8 @@ class Targets:
     column: tuple[int, ...] | None = None
     values: Tensor | None = None
     holds: Tensor | None = None
+    features: Tensor | None = None
+    layer: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,13 @@ _LEVELS: dict[str, Callable[[int, int], tuple[Control, ...]]] = {
 }
 
 
+def put(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The model's outputs for ``inputs``, moved to where and in what precision the model works."""
+    first = next(model.parameters())
+    outputs: Tensor = model(inputs.to(first) if inputs.is_floating_point() else inputs.to(first.device))
+    return outputs
+
+
 class OracleError(Exception):
     """A request that the oracle refused."""
 
@@ -59,7 +66,8 @@ class Oracle:
     ``answering`` is the model (logits (N, K), asked in evaluation mode), or any callable to confidences, such as a
     client of a remote service. ``controls`` perturb the answers in order, then the level's own coarsening (``top``
     confidences, or ``decimals`` places). ``watch`` is handed the inputs of each request that was not refused and
-    the model's own confidences for them, as the service itself sees both. ``queries`` counts inputs that were answered, ``refused`` inputs that were not.
+    the model's own confidences for them, as the service itself sees both. ``queries`` counts inputs that were
+    answered, ``refused`` inputs that were not.
     """
 
     def __init__(
@@ -135,4 +143,4 @@ class Oracle:
     def _model_answer(self, inputs: Tensor) -> Tensor:
         assert self._model is not None
         with torch.no_grad():
-            return self._model(inputs).softmax(-1)
+            return put(self._model, inputs).softmax(-1).to(inputs.device)
