@@ -58,6 +58,12 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def carried_buffers(model: nn.Module) -> list[str]:
+    """The buffers that training changes and a mean of which makes sense, by name: running statistics, no counters."""
+    state = model.state_dict()
+    return [name for name, buffer in model.named_buffers() if name in state and buffer.is_floating_point()]
+
+
 def plain_gradient(loss: Loss) -> GradientOf:
     """The gradient of the mean loss over the batch; zero where the loss does not depend on a parameter."""
 

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from attacks import View
 from crypto.he.presets import describe
-from fedsim.client import trainable
+from fedsim.client import carried_buffers, trainable
 from fedsim.experiment import Experiment
 from fedsim.scenario import Scenario
 from fedsim.sensitivity import sensitivity
@@ -40,7 +40,9 @@ def deploy(grid: Grid, experiment: Experiment, nodes: Mapping[int, int]) -> Depl
         ranks = sensitivity(experiment, defence.sensitivity)
     else:
         ranks = all_alike(sum(p.numel() for p in trainable(experiment.initial_model()).values()))
-    return hand_out(grid, nodes, defence, federation.cohort or federation.clients, ranks)
+    model = experiment.initial_model()
+    beside = sum(model.state_dict()[name].numel() for name in carried_buffers(model))
+    return hand_out(grid, nodes, defence, federation.cohort or federation.clients, ranks, beside)
 
 
 def model_held(deployment: Deployment | None, strategy: FederatedMean, arrays: ArrayRecord) -> ArrayRecord:

@@ -15,17 +15,17 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
-from crypto.he import Ciphertext, HEError, PublicContext, SecretContext, carries_secret_key, open_public, open_secret
+from crypto.he import Ciphertext, HEError, SecretContext, carries_secret_key, open_secret
 from crypto.he.errors import KeyPolicyError
-from strategies.base import Update
+from crypto.he.keyless import AnyContext, open_context
 from strategies.client_mod import evidence_of
-from strategies.clock import round_of, timed
+from strategies.clock import timed
 from strategies.federated import DROPPED_OUT
+from strategies.he_layout import Layout
 from strategies.he_sealing import ClearSum, Sealing, selection_of
 from strategies.homomorphic import Homomorphic
 from strategies.sample import DECRYPTED, keep
 from strategies.secagg_client import REFUSED
-from strategies.secure_aggregation import flat, unflat
 from strategies.wire import CIPHERTEXT
 
 KEYS, MODEL = "homomorphic", "model"
@@ -96,11 +96,13 @@ class HomomorphicClient:
         return Message(content, reply_to=message)
 
     def _sealed(self, message: Message, context: Context, reply: Message) -> RecordDict:
-        """The answer: ciphertext and clear part. Buffers and metrics stay at home, but for a weight that is needed."""
+        """The answer: ciphertext and clear part. Metrics stay at home, but for a weight that is needed."""
         defence, sealing = self.defence(context), self._sealing(context)
         generator = self.rounding(message, context, defence.kind)
         rounding = bytes(torch.randint(256, (ROUNDING_BYTES,), generator=generator).tolist())
-        vector = flat(dict(reply.content.array_records["update"].to_torch_state_dict()))
+        vector = Layout.told(message.content.config_records["config"]).vector(
+            *(dict(record.to_torch_state_dict()) for record in _records(message, reply))
+        )
         count = reply.content.metric_records["metrics"]["num-examples"]
         weight = int(cast(float, count)) if defence.max_weight > 1 else 1
         hidden, clear = sealing.seal(vector, weight, rounding, _keys(context)[1] if defence.seeded else None)
@@ -138,13 +140,13 @@ class HomomorphicClient:
         config, records = message.content.config_records["config"], message.content.array_records
         sums, clear = records.get("aggregates", ArrayRecord()), records.get("aggregates_clear", ArrayRecord())
         seen = cast(int, held.get("seen", 0))
-        like = {name: state[name] for name in cast(list[str], config["parameters"])}
+        layout = Layout.told(config)
         for key in sorted((key for key in sums if int(key) > seen), key=int):
             beside = clear[key].numpy() if key in clear else None
             mean = opened_vector(sums[key].data, beside, secret, self._sealing(context))
-            moved(state, cast(float, config["step_size"]), unflat(mean, like))
+            layout.move(state, cast(float, config["step_size"]), mean)
             seen = int(key)
-            keep(context, DECRYPTED, seen, mean)
+            keep(context, DECRYPTED, seen, mean[: layout.size(state)])
         context.state[KEYS] = ConfigRecord({**held, "seen": seen})
         context.state[MODEL] = ArrayRecord(state)
         return context.state.array_records[MODEL]
@@ -153,7 +155,7 @@ class HomomorphicClient:
 def opened_vector(
     data: bytes, clear: NDArray[np.float64] | None, secret: SecretContext, sealing: Sealing
 ) -> NDArray[np.float64]:
-    """The mean update (d,) behind an aggregate: ``data`` is its ciphertext, empty where nothing is encrypted;
+    """The mean vector (d,) behind an aggregate: ``data`` is its ciphertext, empty where nothing is encrypted;
     ``clear`` the sum of the clear parts with the sum of weights as the last value. Raises HEError."""
     total = Ciphertext.from_bytes(data, secret.public) if data else None
     known = ClearSum(np.empty(0), 0) if clear is None else ClearSum(clear[:-1], int(clear[-1]))
@@ -161,20 +163,21 @@ def opened_vector(
     return vector / weight
 
 
-def moved(state: Update, step_size: float, mean: Update) -> None:
-    """Move the model by one round's mean update, in place."""
-    state.update({name: state[name] + step_size * tensor for name, tensor in mean.items()})
-
-
 def ciphertext_array(data: bytes) -> Array:
     """Ciphertext bytes as Flower carries them."""
     return Array("bytes", (len(data),), CIPHERTEXT, data)
 
 
-def _keys(context: Context) -> tuple[PublicContext, SecretContext | None]:
+def _records(message: Message, reply: Message) -> tuple[ArrayRecord, ArrayRecord, ArrayRecord]:
+    """Update, buffers after the local training, and the model that it began with."""
+    answered = reply.content.array_records
+    return answered["update"], answered.get("buffers", ArrayRecord()), message.content.array_records["arrays"]
+
+
+def _keys(context: Context) -> tuple[AnyContext, SecretContext | None]:
     held = cast(bytes, context.state.config_records[KEYS]["context"])
     if not carries_secret_key(held):
-        return open_public(held), None
+        return open_context(held), None
     secret = open_secret(held)
     return secret.public, secret
 

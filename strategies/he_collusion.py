@@ -12,12 +12,12 @@ from torch import Tensor
 
 from attacks.view import Kind, Message, Update, View
 from crypto.he import HEError, SecretContext, open_secret
-from strategies.he_client import moved, opened_vector
+from strategies.he_client import opened_vector
 from strategies.he_deployment import ServerKeys
+from strategies.he_layout import Layout
 from strategies.he_sealing import ClearSum, Sealing
 from strategies.homomorphic import Homomorphic
-from strategies.secure_aggregation import unflat
-from strategies.wire import digest
+from strategies.wire import State, digest
 
 
 def joint_view(view: View, secret: bytes, keys: ServerKeys, defence: Homomorphic, rounds: Set[int]) -> View:
@@ -31,7 +31,7 @@ def joint_view(view: View, secret: bytes, keys: ServerKeys, defence: Homomorphic
     for round in sorted(rounds):
         base, state = coalition.model_before(round)
         broadcasts[base] = state
-        updates += coalition.updates(round, base)
+        updates += coalition.updates(round, base, state)
     return dataclasses.replace(view, party="server and one client", broadcasts=broadcasts, updates=tuple(updates))
 
 
@@ -40,6 +40,7 @@ class _Coalition:
         self.view, self.secret, self.sealing = view, secret, sealing
         sent = [m for m in view.messages if m.direction == "sent" and m.stage == "train.he_update"]
         self.config: Mapping[str, Any] = sent[0].configs["config"]
+        self.layout = Layout.told(self.config)
         self.sums = {int(key): data for m in sent for key, data in m.arrays.get("aggregates", {}).items()}
         self.clear = {int(key): tensor for m in sent for key, tensor in m.arrays.get("aggregates_clear", {}).items()}
         self.first = next(m.arrays["arrays"] for m in sent if "arrays" in m.arrays)
@@ -50,17 +51,18 @@ class _Coalition:
         for earlier in sorted(r for r in self.sums if r < round):
             clear = self.clear[earlier].numpy() if earlier in self.clear else None
             mean = opened_vector(self.sums[earlier], clear, self.secret, self.sealing)
-            moved(state, self.config["step_size"], unflat(mean, self._like))
+            self.layout.move(state, self.config["step_size"], mean)
         return digest(ArrayRecord(state)), state
 
-    def updates(self, round: int, base: str) -> list[Update]:
+    def updates(self, round: int, base: str, state: State) -> list[Update]:
         """Each client's update of a round."""
         kind, found = cast(Kind, self.config["update_kind"]), []
         for message in self.view.messages:
             if message.round == round and message.direction == "received" and {"hidden", "clear"} & set(message.arrays):
                 with suppress(HEError):  # an answer that was of no use to the server is of none to the coalition
-                    update = unflat(self._vector(message), self._like)
-                    found.append(Update(round, message.client, kind, base, update))
+                    vector = self._vector(message)
+                    update, beside = self.layout.update(vector, state), self.layout.left(vector, state)
+                    found.append(Update(round, message.client, kind, base, update, buffers=beside))
         return found
 
     def _vector(self, message: Message) -> NDArray[np.float64]:
@@ -70,7 +72,3 @@ class _Coalition:
         clear = message.arrays["clear"]["vector"].double().numpy() if "clear" in message.arrays else np.empty(0)
         vector, weight = self.sealing.decrypted(self.secret, total, ClearSum(clear * weight, weight))
         return vector / weight
-
-    @property
-    def _like(self) -> dict[str, Tensor]:
-        return {name: self.first[name] for name in self.config["parameters"]}

@@ -15,15 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from crypto.he import (
     Ciphertext,
     HEError,
-    PublicContext,
     SecretContext,
     Selection,
     TrustedDecryptor,
     generate_keys,
-    open_public,
     open_secret,
     select,
 )
+from crypto.he.keyless import AnyContext, open_context
 from strategies.clock import Clock
 from strategies.he_sealing import Sealing, mask_of
 from strategies.homomorphic import Homomorphic
@@ -62,12 +61,12 @@ class ServerKeys:
     """The secret key, where the deployment makes the mistake to give it to the server."""
 
     def __post_init__(self) -> None:
-        open_public(self.public)
+        open_context(self.public)
 
     @property
-    def context(self) -> PublicContext:
+    def context(self) -> AnyContext:
         """Enough to add."""
-        return open_public(self.public)
+        return open_context(self.public)
 
     @property
     def secret(self) -> SecretContext | None:
@@ -108,15 +107,20 @@ class Deployment:
 
 
 def hand_out(
-    grid: Grid, nodes: Mapping[int, int], defence: Homomorphic, cohort: int, sensitivity: ArrayLike
+    grid: Grid,
+    nodes: Mapping[int, int],
+    defence: Homomorphic,
+    cohort: int,
+    sensitivity: ArrayLike,
+    beside: int = 0,
 ) -> Deployment:
     """Make the keys for rounds of at most ``cohort`` clients and give every party its own.
 
-    ``sensitivity`` (d,) ranks the coordinates; its length is the number of parameters. Raises HEError where a client
-    does not take its key.
+    ``sensitivity`` (d,) ranks the coordinates of an update; ``beside`` values of buffers stand behind them in a vector,
+    and are encrypted with any of them. Raises HEError where a client does not take its key.
     """
     keys = generate_keys(defence.parameters, cohort)
-    selection = select(sensitivity, defence.encrypted_fraction)
+    selection = select(sensitivity, defence.encrypted_fraction).followed_by(beside)
     given: dict[str, bytes | int] = {
         "context": defence.holder.context_for("clients", keys, seeded=defence.seeded),
         "mask": mask_of(selection),

@@ -14,11 +14,11 @@ from crypto.he import (
     Selection,
     decrypt,
     encoding_for,
-    encrypt,
     encrypt_seeded,
     quantise,
 )
 from crypto.he.errors import CorruptMessageError, ValueRangeError
+from crypto.he.keyless import AnyContext, encrypt
 from strategies.homomorphic import Homomorphic
 
 
@@ -84,7 +84,7 @@ class ClearSum:
 class Sealing:
     """How the vectors of one federation are taken apart, encrypted, and put together again."""
 
-    def __init__(self, defence: Homomorphic, context: PublicContext, selection: Selection) -> None:
+    def __init__(self, defence: Homomorphic, context: AnyContext, selection: Selection) -> None:
         self.context, self.selection = context, selection
         dimension = len(selection.encrypted)
         weighted = defence.max_weight > 1
@@ -95,7 +95,7 @@ class Sealing:
         self.rounding_step = 0.0
         """What one level of a rounded coordinate is worth; 0 where nothing is rounded before encryption."""
         self._codec: Codec = RealCodec(defence.max_weight)
-        if defence.scheme == "bfv":
+        if isinstance(context, PublicContext) and defence.scheme == "bfv":
             bits, weight = defence.bits, defence.max_weight
             encoding = encoding_for(context, dimension, defence.clip, bits=bits, max_weight=weight)
             self.rounding_step, self._codec = encoding.step, IntegerCodec(encoding)

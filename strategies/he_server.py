@@ -10,17 +10,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from crypto.he import Ciphertext, HEError, add, carries_secret_key, decrypt
+from crypto.he import Ciphertext, HEError, carries_secret_key, decrypt
 from crypto.he.errors import CorruptMessageError, KeyPolicyError, SecretKeyExposedError
-from strategies.base import Update
+from crypto.he.keyless import add
 from strategies.federated import DROPPED_OUT, FederatedMean, RoundRecord
-from strategies.he_client import ciphertext_array, moved
+from strategies.he_client import ciphertext_array
 from strategies.he_deployment import ServerKeys
+from strategies.he_layout import Layout, State
 from strategies.he_sealing import ClearSum
 from strategies.homomorphic import Homomorphic
 from strategies.opened import Opened
 from strategies.sample import sampled
-from strategies.secure_aggregation import unflat
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,16 @@ def refuse_secret_keys(content: RecordDict, sender: str) -> None:
 class HomomorphicMean(FederatedMean):
     """``FederatedMean`` over ciphertexts. ``opened`` collects what this server can read, round by round.
 
-    ``parameters`` names the entries of the model that updates are about; the others are buffers. A client whose
-    answer cannot be used is named and left out. Raises SecretKeyExposedError where a secret key reaches the server.
+    ``layout`` says what a vector holds, ``in_clear`` collects what anybody reads on the wire. A client whose answer
+    cannot be used is named and left out. Raises SecretKeyExposedError where a secret key reaches the server.
     """
 
-    def __init__(self, *, parameters: Sequence[str], keys: ServerKeys, **federated: Any) -> None:
+    def __init__(
+        self, *, parameters: Sequence[str], keys: ServerKeys, buffers: Sequence[str] = (), **federated: Any
+    ) -> None:
         super().__init__(**federated)
-        self.parameters = tuple(parameters)
+        self.layout = Layout(tuple(parameters), tuple(buffers))
+        self.in_clear: list[Opened] = []
         self.defence = next(d for d in self.stack.defences if isinstance(d, Homomorphic))
         self.keys, self.sealing = keys, keys.sealing(self.defence)
 
@@ -61,27 +64,29 @@ class HomomorphicMean(FederatedMean):
         record = RoundRecord(round, sorted(self.cohort_of(round)))
         self.rounds.append(record)
         state = dict(arrays.to_torch_state_dict())
-        like = {name: state[name] for name in self.parameters}
         answers = self._ask(grid, record, arrays)
         try:
             total, answers = self._add(record, answers)
             if not answers:
                 return None, None
             record.answered = [answer.client for answer in answers]
-            self._read_clear(round, answers, like)
-            mean = self._finish(round, total, answers, like)
+            self._read_clear(round, answers, state)
+            mean = self._finish(round, total, answers, state)
         except SecretKeyExposedError:
             raise
         except HEError as error:
             record.answered, record.aborted = [], f"{type(error).__name__}: {error}"
             return None, None
-        with self.clock.timed("aggregate"):
-            moved(state, self.step_size, mean)
+        if mean is not None:
+            with self.clock.timed("aggregate"):
+                self.layout.move(state, self.step_size, mean)
         return ArrayRecord(state), MetricRecord({})
 
     @abstractmethod
-    def _finish(self, round: int, total: Ciphertext | None, answers: Sequence[Answer], like: Update) -> Update:
-        """Do with the round's sum what the deployment allows; the mean by which the server's own model moves."""
+    def _finish(
+        self, round: int, total: Ciphertext | None, answers: Sequence[Answer], state: State
+    ) -> NDArray[np.float64] | None:
+        """Do with the round's sum what the deployment allows; the mean vector by which the server's model moves."""
 
     def _content(self, record: RoundRecord, client: int, arrays: ArrayRecord) -> dict[str, Any]:
         """What an instruction holds besides its configuration."""
@@ -120,8 +125,8 @@ class HomomorphicMean(FederatedMean):
 
     def config(self, round: int) -> ConfigRecord:
         """The public configuration of a round."""
-        public = {"update_kind": self.kind, "step_size": self.step_size, "parameters": list(self.parameters)}
-        return ConfigRecord({"round": round, **public})
+        entries = {"parameters": list(self.layout.parameters), "buffers": list(self.layout.buffers)}
+        return ConfigRecord({"round": round, "update_kind": self.kind, "step_size": self.step_size, **entries})
 
     def _read(self, client: int, content: RecordDict) -> Answer:
         """One client's answer, checked; raises HEError."""
@@ -162,44 +167,60 @@ class HomomorphicMean(FederatedMean):
             return False
         return True
 
-    def _read_clear(self, round: int, answers: Sequence[Answer], like: Update) -> None:
+    def _base(self, state: State) -> State | None:
+        """The model of this round as far as the server knows it, where that is not the one it sent."""
+        return None
+
+    def _read_clear(self, round: int, answers: Sequence[Answer], state: State) -> None:
         """Note what the server reads with no key: of each client's update, the coordinates in clear."""
         if not len(self.sealing.selection.clear):
             return
         known = np.full(self.sealing.selection.size, np.nan)
         for answer in answers:
             known[self.sealing.selection.clear] = answer.clear.values / answer.clear.weight
-            partial = self.sealing.length > 0
-            self.opened.append(Opened(round, self.kind, unflat(known, like), 1, answer.client, partial))
+            update = self.layout.update(known, state)
+            beside: dict[str, Any] = (
+                {"partial": True} if self.sealing.length else {"buffers": self.layout.left(known, state)}
+            )
+            opened = Opened(round, self.kind, update, 1, answer.client, base=self._base(state), **beside)
+            self.in_clear.append(opened)
+            self.opened.append(opened)
 
     def _mean(
-        self, round: int, values: NDArray[Any] | None, answers: Sequence[Answer], like: Update, *, note: bool
-    ) -> Update:
+        self, round: int, values: NDArray[Any] | None, answers: Sequence[Answer], state: State, *, note: bool
+    ) -> NDArray[np.float64]:
         with self.clock.timed("aggregate"):
             vector, weight = self.sealing.opened(values, len(answers), clear_sum(answers))
-            mean = unflat(vector / weight, like)
-        self.means[round] = sampled(vector / weight)
+            mean = vector / weight
+        self.means[round] = sampled(mean[: self.layout.size(state)])
         if note:
-            self.opened.append(Opened(round, self.kind, unflat(vector, like), len(answers)))
+            update, clients = self.layout.update(vector, state), tuple(answer.client for answer in answers)
+            beside: dict[str, Any] = {"buffers": self.layout.left(mean, state), "clients": clients}
+            beside["weight"] = float(weight) if self.defence.max_weight > 1 else None
+            self.opened.append(Opened(round, self.kind, update, len(answers), **beside))
         return mean
 
 
 class DecryptedMean(HomomorphicMean):
     """``trusted_decryptor``: the sum goes to the decryptor as a ciphertext and comes back as values."""
 
-    def _finish(self, round: int, total: Ciphertext | None, answers: Sequence[Answer], like: Update) -> Update:
+    def _finish(
+        self, round: int, total: Ciphertext | None, answers: Sequence[Answer], state: State
+    ) -> NDArray[np.float64] | None:
         if self.keys.decryptor is None:
             raise KeyPolicyError("decryptor: this deployment has none")
         with self.clock.timed("add"):
             message = None if total is None else total.to_bytes()
         values = None if message is None else self.keys.decryptor.open(message, round)
-        return self._mean(round, values, answers, like, note=True)
+        return self._mean(round, values, answers, state, note=True)
 
 
 class KeyHoldingMean(HomomorphicMean):
     """``server_holds_key``: the server decrypts the sum, as agreed, and, being curious, each client's vector."""
 
-    def _finish(self, round: int, total: Ciphertext | None, answers: Sequence[Answer], like: Update) -> Update:
+    def _finish(
+        self, round: int, total: Ciphertext | None, answers: Sequence[Answer], state: State
+    ) -> NDArray[np.float64] | None:
         secret = self.keys.secret
         if secret is None:
             raise KeyPolicyError("key: this server has none")
@@ -208,8 +229,10 @@ class KeyHoldingMean(HomomorphicMean):
         self.opened = [o for o in self.opened if o.round != round]  # whole updates take the place of their clear parts
         for answer in answers:
             vector, weight = self.sealing.decrypted(secret, answer.ciphertext, answer.clear)
-            self.opened.append(Opened(round, self.kind, unflat(vector / weight, like), 1, answer.client))
-        return self._mean(round, values, answers, like, note=False)
+            mean = vector / weight
+            update, beside = self.layout.update(mean, state), self.layout.left(mean, state)
+            self.opened.append(Opened(round, self.kind, update, 1, answer.client, buffers=beside))
+        return self._mean(round, values, answers, state, note=False)
 
 
 class BlindMean(HomomorphicMean):
@@ -223,6 +246,7 @@ class BlindMean(HomomorphicMean):
         super().__init__(**federated)
         self._sums: dict[int, tuple[bytes, NDArray[np.float64]]] = {}
         self._told: dict[int, int] = {}
+        self._known = np.zeros(self.sealing.selection.size)  # how far the clear sums moved the model since the first
 
     def _content(self, record: RoundRecord, client: int, arrays: ArrayRecord) -> dict[str, Any]:
         first = {} if client in self._told else {"arrays": arrays}
@@ -238,13 +262,22 @@ class BlindMean(HomomorphicMean):
             records["aggregates_clear"] = ArrayRecord({key: Array(clear) for key, (_, clear) in later.items()})
         return records
 
-    def _finish(self, round: int, total: Ciphertext | None, answers: Sequence[Answer], like: Update) -> Update:
+    def _finish(
+        self, round: int, total: Ciphertext | None, answers: Sequence[Answer], state: State
+    ) -> NDArray[np.float64] | None:
         clear = clear_sum(answers)
         self._told.update({answer.client: round - 1 for answer in answers})
         with self.clock.timed("add"):
             message = total.to_bytes() if total else b""
         self._sums[round] = message, np.append(clear.values, clear.weight)
-        return {}
+        if len(clear.values):
+            self._known[self.sealing.selection.clear] += clear.values / clear.weight
+        return None
+
+    def _base(self, state: State) -> State | None:
+        known = dict(state)
+        self.layout.move(known, self.step_size, self._known)
+        return known if self._known.any() else None
 
 
 SERVERS: dict[str, type[HomomorphicMean]] = {

@@ -31,6 +31,13 @@ class Selection:
             raise SelectionError(f"vector of shape {vector.shape}: the selection is over ({self.size},)")
         return vector[self.encrypted], vector[self.clear]
 
+    def followed_by(self, count: int) -> "Selection":
+        """The selection with ``count`` more coordinates behind it: encrypted, unless nothing is."""
+        more = np.arange(self.size, self.size + count)
+        if not len(self.encrypted):
+            return Selection(self.size + count, self.encrypted, np.append(self.clear, more))
+        return Selection(self.size + count, np.append(self.encrypted, more), self.clear)
+
     def join(self, encrypted: NDArray[Any], clear: NDArray[Any]) -> NDArray[Any]:
         """The vector (size,) that ``split`` took apart."""
         if encrypted.shape != self.encrypted.shape or clear.shape != self.clear.shape:

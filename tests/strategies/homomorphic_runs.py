@@ -1,5 +1,7 @@
 """One homomorphic federation on digits, kept whole, for the tests."""
 
+import pickle
+
 from fedsim import Adversary, Attack, Federation, Scenario
 from fedsim.apps import client_app
 from fedsim.encryption import colluded, deploy
@@ -41,6 +43,11 @@ class Run:
     @property
     def state(self):
         return self.training.state
+
+
+def everything(view):
+    """Every byte of a view."""
+    return pickle.dumps((view.messages, view.updates, view.broadcasts))
 
 
 def apart(one, other):
