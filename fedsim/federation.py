@@ -1,6 +1,6 @@
 """The federation: the round, from cohort to accuracy, over any Flower grid."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crypto.he import HEError
-from fedsim.client import trainable, update_kind
+from fedsim.client import carried_buffers, trainable, update_kind
 from fedsim.encryption import encryption_of, model_held, protocol_evidence
 from fedsim.experiment import Experiment
-from fedsim.lies import lies_told, server_of
+from fedsim.lies import lies_told, muting, server_of
 from fedsim.planting import malicious_server
 from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
@@ -53,6 +53,8 @@ class Training:
     """CPU seconds of the server's side, stage by stage, over all rounds."""
     means: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
     """Round -> a sample of the mean that the server got (``strategies.sample``)."""
+    strategy: FederatedMean | None = field(default=None, repr=False, compare=False)
+    """The server's side itself, for what other parties hold of it; it is not stored."""
     planted: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Round -> what the server planted in its models, as it must remember it to read the answers."""
 
@@ -69,9 +71,8 @@ def federate(
     ``deployment`` holds the keys of a homomorphic protocol (``fedsim.encryption.deploy``).
     Raises TrainingFailed where no client can be used in a round or the model diverges.
     """
-    scenario, seed = experiment.scenario, experiment.seed
-    model = experiment.initial_model()
-    strategy = strategy_for(scenario, seed, nodes, list(trainable(model)), deployment)
+    scenario, model = experiment.scenario, experiment.initial_model()
+    strategy = strategy_for(experiment, nodes, deployment)
     planter = malicious_server(experiment)
     arrays = ArrayRecord(dict(model.state_dict()))
     history = [{"round": 0, **_evaluate(model, experiment)}]
@@ -106,20 +107,17 @@ def federate(
         protocol |= planter.evidence(strategy)
     opened, spent = tuple(strategy.opened), dict(strategy.clock.seconds)
     planted = dict(planter.planted) if planter else {}
-    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means), planted=planted)
+    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means), strategy, planted)
 
 
 def strategy_for(
-    scenario: Scenario,
-    seed: int,
-    nodes: Mapping[int, int],
-    parameters: Sequence[str],
-    deployment: Deployment | None = None,
+    experiment: Experiment, nodes: Mapping[int, int], deployment: Deployment | None = None
 ) -> FederatedMean:
-    """The server's side of the scenario's protocol; ``parameters`` are the names that an update has.
+    """The server's side of the scenario's protocol.
 
     Raises TrainingFailed for a homomorphic protocol without keys.
     """
+    scenario, seed, model = experiment.scenario, experiment.seed, experiment.initial_model()
     federation = scenario.federation
     gradients = update_kind(federation) == "gradient"
     rate = federation.server_learning_rate
@@ -131,12 +129,13 @@ def strategy_for(
         "step_size": -rate * federation.learning_rate if gradients else rate,
         "weighted": federation.weighted,
     }
+    hidden = {"parameters": list(trainable(model)), "buffers": carried_buffers(model)}
     if aggregation := aggregation_of(scenario):
-        return server_of(scenario, aggregation, parameters=parameters, **common)
+        return server_of(scenario, aggregation, muting(experiment), **hidden, **common)
     if encryption := encryption_of(scenario):
         if deployment is None:
             raise TrainingFailed("a homomorphic protocol needs its keys: pass what fedsim.encryption.deploy returns")
-        return SERVERS[encryption.keys](parameters=parameters, keys=deployment.server, **common)
+        return SERVERS[encryption.keys](keys=deployment.server, **hidden, **common)
     return FederatedMean(**common)
 
 

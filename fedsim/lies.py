@@ -2,23 +2,31 @@
 
 from typing import TYPE_CHECKING, Any
 
+from flwr.app import ArrayRecord
+
+from attacks.surgery import plant_silence
+from attacks.view import Knowledge
 from crypto.secagg.lies import LIES
 from fedsim.names import nearest
+from strategies.differencing import CLAIM, DIFFERENCING, DifferencingMean
 from strategies.federated import FederatedMean
 from strategies.flower_lies import FLOWER_LIES
 from strategies.flower_server import FlowerMean
 from strategies.homomorphic import Homomorphic
-from strategies.lying_server import UNTOLD, LyingMean
+from strategies.lying_server import UNTOLD, LyingMean, Mute
 from strategies.secagg_server import SecureFederatedMean
 from strategies.secure_aggregation import FLOWER, SecureAggregation
 
 if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
     from fedsim.scenario import Adversary, Scenario
 
 LIAR = "malicious_protocol"
 """The kind of adversary that lies in the protocol."""
-WITH_COLLUDERS = "sybils"
-"""The lie that clients help with, by handing over their own vectors."""
+CLAIMS = {**{name: kind.claim for name, kind in LIES.items() if name not in UNTOLD}, DIFFERENCING: CLAIM}
+"""What each lie that can be told in a run does, by its name."""
+WITH_COLLUDERS = ("sybils", "sybil_ring")
+"""The lies that clients help with, by telling all that they hold."""
 
 
 def adversary_problems(adversary: "Adversary") -> list[str]:
@@ -28,16 +36,16 @@ def adversary_problems(adversary: "Adversary") -> list[str]:
         return [f"kind = {adversary.kind!r}, lie = {lie!r}: {LIAR!r} tells a lie, and no other kind does; set both"]
     if lie is None:
         return []
-    if lie not in LIES:
-        return [f"lie = {lie!r}: unknown; {nearest(lie, LIES)}"]
     if lie in UNTOLD:
-        return [f"lie = {lie!r}: cannot be told in a run: {UNTOLD[lie]}"]
+        return [f"lie = {lie!r}: cannot be told by {LIAR!r}: {UNTOLD[lie]}"]
+    if lie not in CLAIMS:
+        return [f"lie = {lie!r}: unknown; {nearest(lie, CLAIMS)}"]
     return []
 
 
 def collusion_problems(scenario: "Scenario") -> list[str]:
     """Why this scenario's clients cannot collude in its protocol."""
-    colluders, lie = scenario.adversary.colluders, scenario.adversary.lie
+    colluders = scenario.adversary.colluders
     if not colluders > 0:
         return []
     if colluders >= scenario.federation.clients:
@@ -46,8 +54,7 @@ def collusion_problems(scenario: "Scenario") -> list[str]:
         f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
         "compare plain updates and keys = 'clients_share_key'"
         for defence in scenario.protocol
-        if (isinstance(defence, SecureAggregation) and lie is None)
-        or (isinstance(defence, Homomorphic) and defence.keys == "trusted_decryptor")
+        if isinstance(defence, Homomorphic) and defence.keys == "trusted_decryptor"
     ]
 
 
@@ -65,27 +72,59 @@ def lie_problems(scenario: "Scenario") -> list[str]:
             f"adversary.victim = {adversary.victim}: must be one of the honest clients, from 0 to "
             f"{clients - adversary.colluders - 1}"
         )
-    if (adversary.lie == WITH_COLLUDERS) != (adversary.colluders > 0):
+    if (adversary.lie in WITH_COLLUDERS) != (adversary.colluders > 0):
         problems.append(
-            f"adversary.colluders = {adversary.colluders}: {WITH_COLLUDERS!r} is the lie that needs colluders, and the "
-            "only one that uses them"
+            f"adversary.colluders = {adversary.colluders}: {' and '.join(WITH_COLLUDERS)} are the lies that need "
+            "colluders, and the only ones that use them"
         )
+    degree = aggregation.neighbours or clients - 1
+    if adversary.lie == "sybil_ring" and adversary.colluders < degree:
+        problems.append(
+            f"adversary.colluders = {adversary.colluders}: the victim has {degree} neighbours, and all of them must "
+            "collude; add colluders or set neighbours"
+        )
+    if adversary.lie == DIFFERENCING:
+        asked = scenario.federation.cohort or clients
+        problems += [f"a round without the victim: {p}" for p in aggregation.cohort_problems(asked - 1)]
+        if scenario.federation.rounds < 2:
+            problems.append("federation.rounds = 1: two sums are needed to subtract one; run at least 2 rounds")
+    elif LIES[adversary.lie].rounds > scenario.federation.rounds:
+        problems.append(f"federation.rounds = 1: {adversary.lie!r} takes {LIES[adversary.lie].rounds} rounds")
     if aggregation.profile == FLOWER and adversary.lie not in FLOWER_LIES:
         problems.append(f"adversary.lie = {adversary.lie!r}: against {FLOWER!r} choose from {', '.join(FLOWER_LIES)}")
     return problems
 
 
-def server_of(scenario: "Scenario", aggregation: SecureAggregation, **common: Any) -> FederatedMean:
-    """The server's half of secure aggregation: the honest one, a liar, or Flower's own."""
+def server_of(scenario: "Scenario", aggregation: SecureAggregation, mute: Mute, **common: Any) -> FederatedMean:
+    """The server's half of secure aggregation: the honest one, a liar, or Flower's own; ``mute`` as LyingMean's."""
     lie, victim = scenario.adversary.lie, scenario.adversary.victim
     if aggregation.profile == FLOWER:
         return FlowerMean(lie=lie, victim=victim, **common)
-    return SecureFederatedMean(**common) if lie is None else LyingMean(lie=lie, victim=victim, **common)
+    if lie is None:
+        return SecureFederatedMean(**common)
+    if lie == DIFFERENCING:
+        return DifferencingMean(victim=victim, **common)
+    clients = scenario.federation.clients
+    colluders = range(clients - scenario.adversary.colluders, clients)
+    return LyingMean(lie=lie, victim=victim, colluders=colluders, mute=mute, **common)
+
+
+def muting(experiment: "Experiment") -> Mute:
+    """Makes of a model, for clients of this experiment, one that answers with zeros in as many parameters as may be."""
+
+    def mute(arrays: ArrayRecord) -> tuple[ArrayRecord, tuple[str, ...]]:
+        model, dataset = experiment.initial_model(), experiment.dataset
+        model.load_state_dict(arrays.to_torch_state_dict())
+        know = Knowledge(dataset.input_shape, dataset.num_classes, loss=experiment.loss_name)
+        muted = plant_silence(model, know)
+        return ArrayRecord(dict(muted.model.state_dict())), tuple(muted.planted["silent"])
+
+    return mute
 
 
 def lies_told(strategy: FederatedMean) -> dict[str, Any]:
     """The lie and what came of it, for the evidence; empty for an honest server."""
-    return strategy.evidence() if isinstance(strategy, LyingMean | FlowerMean) else {}
+    return strategy.evidence() if isinstance(strategy, LyingMean | DifferencingMean | FlowerMean) else {}
 
 
 def opening_words(scenario: "Scenario") -> str:
@@ -93,5 +132,4 @@ def opening_words(scenario: "Scenario") -> str:
     adversary = scenario.adversary
     if adversary.lie is None:
         return f"The server runs the protocol as agreed and is curious ({adversary.kind.replace('_', '-')})."
-    claim = LIES[adversary.lie].claim
-    return f"The server lies in the protocol to read client {adversary.victim} ({adversary.lie}). {claim}"
+    return f"The server lies to read client {adversary.victim} ({adversary.lie}). {CLAIMS[adversary.lie]}"

@@ -24,8 +24,8 @@ from flwr.compat.common import recorddict_compat as compat
 from crypto.secagg import STAGES
 from strategies.clock import timed
 from strategies.federated import DROPPED_OUT
-from strategies.secagg_client import REFUSED
-from strategies.secure_aggregation import SecureAggregation, flat
+from strategies.secagg_client import REFUSED, vector_of, weight_of
+from strategies.secure_aggregation import SecureAggregation
 from strategies.wire import MASKED
 
 ACTION = "sa_flower"
@@ -77,7 +77,7 @@ class FlowerSecAggClient:
         defence = self.defence(context)
 
         def fit(asked: Message, _: Context) -> Message:
-            return Message(_fit_result(cast(Message, trained), defence), reply_to=asked)
+            return Message(_fit_result(cast(Message, trained), message, defence), reply_to=asked)
 
         seed = int(torch.randint(2**32, (), generator=self.rounding(message, context, defence.kind)))
         asked = message.metadata.message_type
@@ -92,14 +92,13 @@ class FlowerSecAggClient:
         return Message(packed(reply.content), reply_to=message)
 
 
-def _fit_result(trained: Message, defence: SecureAggregation) -> RecordDict:
-    metrics = trained.content.metric_records["metrics"]
-    vector = flat(dict(trained.content.array_records["update"].to_torch_state_dict()))
+def _fit_result(trained: Message, message: Message, defence: SecureAggregation) -> RecordDict:
+    loss = trained.content.metric_records["metrics"]["train_loss"]
     result = FitRes(
         Status(Code.OK, ""),
-        ndarrays_to_parameters([vector]),
-        num_examples=int(cast(float, metrics["num-examples"])) if defence.max_weight > 1 else 1,
-        metrics={"train_loss": cast(float, metrics["train_loss"])},
+        ndarrays_to_parameters([vector_of(trained, message)]),
+        num_examples=weight_of(trained, defence),
+        metrics={"train_loss": cast(float, loss)},
     )
     return compat.fitres_to_recorddict(result, keep_input=False)
 

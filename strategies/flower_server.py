@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,23 +20,32 @@ from numpy.typing import NDArray
 from crypto.secagg.lies import LIES
 from strategies.federated import DROPPED_OUT, FederatedMean, RoundRecord
 from strategies.flower_client import ACTION, own_randomness, unpacked
-from strategies.flower_lies import FLOWER_LIES, MODULUS, FlowerBothLists
+from strategies.flower_lies import FLOWER_LIES, MODULUS, FlowerLie
+from strategies.he_layout import Layout, State
 from strategies.lying_server import told
 from strategies.opened import Opened
 from strategies.sample import sampled
-from strategies.secure_aggregation import SecureAggregation, unflat
+from strategies.secure_aggregation import SecureAggregation
 
 
 class FlowerMean(FederatedMean):
     """``FederatedMean`` by Flower's SecAgg+; with ``lie``, by a server that tells it about the client ``victim``.
 
-    ``parameters`` names the entries of the model that updates are about. Flower clips an update that exceeds the
-    clip, without a word.
+    ``parameters`` names the entries of the model that updates are about, ``buffers`` the statistics that travel
+    hidden with them. Flower clips an update that exceeds the clip, without a word.
     """
 
-    def __init__(self, *, parameters: Sequence[str], lie: str | None = None, victim: int = 0, **federated: Any) -> None:
+    def __init__(
+        self,
+        *,
+        parameters: Sequence[str],
+        buffers: Sequence[str] = (),
+        lie: str | None = None,
+        victim: int = 0,
+        **federated: Any,
+    ) -> None:
         super().__init__(**federated)
-        self.parameters, self.lie, self.victim = tuple(parameters), lie, victim
+        self.layout, self.lie, self.victim = Layout(tuple(parameters), tuple(buffers)), lie, victim
         self.defence = next(d for d in self.stack.defences if isinstance(d, SecureAggregation))
 
     def train_round(
@@ -46,7 +55,6 @@ class FlowerMean(FederatedMean):
         record = RoundRecord(round, sorted(self.cohort_of(round)))
         self.rounds.append(record)
         state = dict(arrays.to_torch_state_dict())
-        like = {name: state[name] for name in self.parameters}
         envelope = _Envelope(self, grid, record, arrays)
         liar = None
         if self.lie is not None and self.victim in record.cohort:
@@ -56,23 +64,32 @@ class FlowerMean(FederatedMean):
             self._carry(liar or envelope, result, record)
         self.clock.seconds["workflow"] -= envelope.away
         if liar is not None:
-            self._loot(liar, record, like)
+            self._loot(liar, record, state)
         if result.mean is None:
             record.aborted = record.aborted or "Flower's workflow halted without a sum"
             return None, None
         record.answered = sorted(self.partitions[node] for node in result.weights)
         weight = sum(result.weights.values())
-        self.means[round] = sampled(result.mean)
-        update = unflat(result.mean, like)
-        total = {name: weight * tensor for name, tensor in update.items()}
-        self.opened.append(Opened(round, self.kind, total, len(record.answered)))
-        for name, tensor in update.items():
-            state[name] = state[name] + self.step_size * tensor
+        self.means[round] = sampled(result.mean[: self.layout.size(state)])
+        self.opened.append(
+            Opened(
+                round,
+                self.kind,
+                self.layout.update(weight * result.mean, state),
+                len(record.answered),
+                clients=tuple(record.answered),
+                weight=weight if self.defence.max_weight > 1 else None,
+                buffers=self.layout.left(result.mean, state),
+            )
+        )
+        self.layout.move(state, self.step_size, result.mean)
         return ArrayRecord(state), MetricRecord({"weight": weight})
 
     def evidence(self) -> dict[str, Any]:
         """The lie and what came of it, round by round; empty without one."""
-        return told(LIES[self.lie], self.victim, self.rounds) if self.lie else {}
+        if not self.lie:
+            return {}
+        return told(self.lie, LIES[self.lie].claim, self.victim, self.rounds, stoppable=True)
 
     def _carry(self, channel: Any, result: "_Result", record: RoundRecord) -> None:
         defence, peers = self.defence, self.defence.neighbours
@@ -91,17 +108,18 @@ class FlowerMean(FederatedMean):
         try:
             with own_randomness(record.round), _quiet():
                 workflow(channel, context)
-        except (KeyError, ValueError, IndexError) as error:
+        except (AssertionError, KeyError, ValueError, IndexError) as error:
             record.aborted = f"Flower's workflow broke: {type(error).__name__}: {error}"
 
-    def _loot(self, liar: FlowerBothLists, record: RoundRecord, like: Mapping[str, Any]) -> None:
+    def _loot(self, liar: FlowerLie, record: RoundRecord, state: State) -> None:
         try:
-            update = unflat(liar.loot(self.defence.clip, 1 << self.defence.bits), dict(like))
+            vector = liar.loot(self.defence.clip, 1 << self.defence.bits)
         except ValueError as error:
             record.lie = f"came to nothing: {error}"
             return
         record.lie = f"client {self.victim}'s update was read"
-        self.opened.append(Opened(record.round, self.kind, update, 1, self.victim))
+        update, left = self.layout.update(vector, state), self.layout.left(vector, state)
+        self.opened.append(Opened(record.round, self.kind, update, 1, self.victim, buffers=left))
 
 
 class _Result:

@@ -138,7 +138,7 @@ class RecordingGrid(WrappedGrid):
             if base is not None:
                 beside: dict[str, Any] = {n: getattr(o, n) for n in ("buffers", "partial", "clients", "weight")}
                 updates.append(Update(o.round, o.client, o.kind, base, o.arrays, o.contributors, **beside))
-        return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates), planted)
+        return View("server", model, broadcasts, tuple(messages[i] for i in order), tuple(updates), dict(planted))
 
     def _record_sent(self, messages: Sequence[Message]) -> list[_Instruction]:
         reader, instructions = Reader(), []

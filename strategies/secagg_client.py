@@ -7,9 +7,10 @@ simulation that state lies with the experimenter, never with the server.
 import hashlib
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,20 +19,21 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
-from crypto.errors import PolicyViolation, SecAggError, UnknownClient
+from crypto.errors import BadUpdate, PolicyViolation, SecAggError, UnknownClient
 from crypto.keys import KEY_BYTES, SigningKey
 from crypto.secagg import STAGES, Client, Identity, Terms
+from crypto.secagg.lying import Accomplice, Confided
 from strategies.clock import timed
+from strategies.collusion import HANDED, handed
 from strategies.federated import DROPPED_OUT
-from strategies.secure_aggregation import SecureAggregation, flat
+from strategies.he_layout import Layout
+from strategies.secure_aggregation import SecureAggregation
 from strategies.wire import ENCODED, MASKED, digest
 
 REFUSED = 1002
 """Error code of a client that ended the protocol; the reason names the error, the client and the stage."""
 SECRETS = "secure_aggregation"
 """The record of ``Context.state`` that holds a client's keys and shares."""
-HANDED = "handed"
-"""The record of an answer in which a colluding client hands over its encoded vector."""
 
 
 def bound_hash(model: bytes, cohort: Sequence[int]) -> bytes:
@@ -97,22 +99,22 @@ class SecureAggregationClient:
         left = self.leaves_at(message, context)
         if left is not None and STAGES.index(left) <= STAGES.index("masked"):
             return Message(Error(DROPPED_OUT, f"dropped out at {left}"), reply_to=message)
-        reply = self.train(message, context)
-        if reply.has_error():
-            return reply
         defence, index = self.defence(context), cast(int, message.content.config_records["protocol"]["index"])
         terms = Terms.decode(_spoken(message), client=index, stage="advertise")
-        update, rounding = _vector(reply, defence), self._rounding(message, context, defence)
         try:
+            update, rounding = self._trained(message, context), self._rounding(message, context, defence)
             with timed(context, message, "encode"):
                 words = terms.encoding.encode(*update, rounding)
-        except ValueError as error:
-            return Message(Error(REFUSED, str(error)), reply_to=message)
-        return _hidden(reply, ENCODED, words.tobytes(), message)
+        except ValueError as problem:
+            return Message(Error(REFUSED, str(BadUpdate(_own(context), "masked", str(problem)))), reply_to=message)
+        answer = _hidden(ENCODED, words.tobytes(), message)
+        if self.colludes(context):
+            answer.content[HANDED] = handed(Confided(words, {}, {}))
+        return answer
 
     def _begin(self, message: Message, context: Context) -> tuple[Client, bytes]:
         held, config = context.state.config_records[SECRETS], message.content.config_records["protocol"]
-        cohort, own = list(cast(list[int], config["cohort"])), cast(int, context.node_config["partition-id"])
+        cohort, own = list(cast(list[int], config["cohort"])), _own(context)
         if own not in cohort or len(set(cohort)) < len(cohort):
             raise UnknownClient(
                 own, "advertise", "the cohort as the server names it lacks this client, or has one twice"
@@ -120,17 +122,18 @@ class SecureAggregationClient:
         known = pickle.loads(cast(bytes, held["directory"]))
         identity = pickle.loads(cast(bytes, held["identity"]))
         directory = {index: known[client] for index, client in enumerate(cohort) if client in known}
-        client = Client(cohort.index(own), self.defence(context).safeguards, replace(identity, directory=directory))
+        kind = Accomplice if self.colludes(context) else Client
+        client = kind(cohort.index(own), self.defence(context).safeguards, replace(identity, directory=directory))
         model = cast(str, config["model"]).encode()
-        with timed(context, message, "advertise"):
+        with timed(context, message, "advertise"), _numbered(cohort):
             spoken = client.advertise(_spoken(message), bound_hash(model, cohort))
-        _keep(context, identity=pickle.dumps(client.identity), model=model)
+        _keep(context, identity=pickle.dumps(client.identity), model=model, cohort=cohort)
         return client, spoken
 
     def _go_on(self, message: Message, context: Context) -> tuple[Client, bytes]:
         client, stage = _client(context), message.metadata.message_type.removeprefix("train.sa_")
         steps = {"shares": client.share, "consistency": client.endorse, "unmask": client.unmask}
-        with timed(context, message, stage):
+        with timed(context, message, stage), _numbered(_cohort(context)):
             return client, steps[stage](_spoken(message))
 
     def _masked(self, message: Message, context: Context) -> Message:
@@ -138,26 +141,50 @@ class SecureAggregationClient:
         if defence.safeguards.bound_terms and (
             digest(message.content.array_records["arrays"]).encode() != context.state.config_records[SECRETS]["model"]
         ):
-            raise PolicyViolation(client.index, "masked", "the model is not the one that the round's keys are bound to")
-        reply = self.train(message, context)
-        if reply.has_error():
-            return reply
-        update, rounding = _vector(reply, defence), self._rounding(message, context, defence)
-        with timed(context, message, "masked"):
+            reason = "the model is not the one that the round's keys are bound to"
+            raise PolicyViolation(_own(context), "masked", reason)
+        try:
+            update, rounding = self._trained(message, context), self._rounding(message, context, defence)
+        except ValueError as problem:
+            raise BadUpdate(_own(context), "masked", str(problem)) from None
+        with timed(context, message, "masked"), _numbered(_cohort(context)):
             hidden = client.mask(_spoken(message), *update, rounding)
         _keep(context, client=pickle.dumps(client))
-        answer = _hidden(reply, MASKED, hidden, message)
-        if self.colludes(context):
-            words = client.terms.encoding.encode(*update, rounding)
-            answer.content[HANDED] = ConfigRecord({"words": words.tobytes()})
+        answer = _hidden(MASKED, hidden, message)
+        if isinstance(client, Accomplice) and client.confided:
+            answer.content[HANDED] = handed(client.confided)
         return answer
+
+    def _trained(self, message: Message, context: Context) -> tuple[NDArray[np.float32], int]:
+        """The update as one vector, statistics with it, and its weight; ValueError where training gives none."""
+        reply = self.train(message, context)
+        if reply.has_error():
+            raise ValueError(reply.error.reason or f"training ended with error {reply.error.code}")
+        return vector_of(reply, message), weight_of(reply, self.defence(context))
 
     def _rounding(self, message: Message, context: Context, defence: SecureAggregation) -> bytes:
         generator = self.rounding(message, context, defence.kind)
         return bytes(torch.randint(256, (KEY_BYTES,), generator=generator).tolist())
 
 
-def _keep(context: Context, **values: bytes) -> None:
+@contextmanager
+def _numbered(cohort: Sequence[int]) -> Iterator[None]:
+    """Errors from inside the protocol, which knows places in the cohort, name clients by number."""
+    try:
+        yield
+    except SecAggError as error:
+        raise error.numbered(cohort) from error
+
+
+def _own(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _cohort(context: Context) -> list[int]:
+    return cast(list[int], context.state.config_records[SECRETS]["cohort"])
+
+
+def _keep(context: Context, **values: Any) -> None:
     context.state[SECRETS] = ConfigRecord({**context.state.config_records.get(SECRETS, {}), **values})
 
 
@@ -169,14 +196,23 @@ def _spoken(message: Message) -> bytes:
     return cast(bytes, message.content.config_records["protocol"]["message"])
 
 
-def _vector(reply: Message, defence: SecureAggregation) -> tuple[NDArray[np.float32], int]:
-    """The update as one vector, and its weight."""
+def vector_of(reply: Message, message: Message) -> NDArray[np.float32]:
+    """What training answered, as one vector: the update, and by how much the model's statistics moved."""
+    records = reply.content.array_records
+    buffers = records["buffers"].to_torch_state_dict() if "buffers" in records else {}
+    received = message.content.array_records["arrays"].to_torch_state_dict() if buffers else {}
+    statistics = [name for name, held in buffers.items() if name in received and held.is_floating_point()]
+    update = dict(records["update"].to_torch_state_dict())
+    return Layout((), tuple(statistics)).vector(update, buffers, received)
+
+
+def weight_of(reply: Message, defence: SecureAggregation) -> int:
+    """The client's number of examples where the protocol weights, else 1."""
     weight = cast(float, reply.content.metric_records["metrics"]["num-examples"]) if defence.max_weight > 1 else 1
-    return flat(dict(reply.content.array_records["update"].to_torch_state_dict())), int(weight)
+    return int(weight)
 
 
-def _hidden(reply: Message, form: str, data: bytes, message: Message) -> Message:
-    """The answer with the update hidden. Buffers travel as they are; metrics stay at home."""
+def _hidden(form: str, data: bytes, message: Message) -> Message:
+    """The answer: the hidden vector alone. Metrics stay at home."""
     vector = ArrayRecord({"vector": Array("bytes", (len(data),), form, data)})
-    beside = {"buffers": reply.content["buffers"]} if "buffers" in reply.content else {}
-    return Message(RecordDict({"hidden": vector, **beside}), reply_to=message)
+    return Message(RecordDict({"hidden": vector}), reply_to=message)

@@ -1,7 +1,7 @@
 """Secure aggregation's server half as a Flower strategy: a round is the protocol's stages, each one exchange."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -9,16 +9,19 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
+from torch import Tensor
 
-from crypto.errors import SecAggError, TooFewClients
+from crypto.errors import MalformedMessage, SecAggError, TooFewClients
 from crypto.secagg import Server, Terms
-from strategies.base import Update
+from crypto.secagg.lying import Confided
+from strategies.collusion import confided, without
 from strategies.federated import DROPPED_OUT, FederatedMean, RoundRecord
+from strategies.he_layout import Layout
 from strategies.ideal import SUM
 from strategies.opened import Opened
 from strategies.sample import sampled
 from strategies.secagg_client import bound_hash
-from strategies.secure_aggregation import SecureAggregation, unflat
+from strategies.secure_aggregation import SecureAggregation
 from strategies.wire import digest
 
 Summed = tuple[NDArray[np.float64], int, set[int]]
@@ -46,12 +49,13 @@ def enrol(grid: Grid, nodes: Mapping[int, int]) -> None:
 class SecureFederatedMean(FederatedMean):
     """``FederatedMean`` that learns the cohort's sum alone. ``opened`` collects the sums, round by round.
 
-    ``parameters`` names the entries of the model that updates are about; the others are buffers.
+    Where clients collude it collects, beside the sum, what is left of it without theirs. ``parameters`` names the
+    entries of the model that updates are about, ``buffers`` the statistics that travel hidden with them.
     """
 
-    def __init__(self, *, parameters: Sequence[str], **federated: Any) -> None:
+    def __init__(self, *, parameters: Sequence[str], buffers: Sequence[str] = (), **federated: Any) -> None:
         super().__init__(**federated)
-        self.parameters = tuple(parameters)
+        self.layout = Layout(tuple(parameters), tuple(buffers))
         self.defence = next(d for d in self.stack.defences if isinstance(d, SecureAggregation))
         self._session = os.urandom(16)
 
@@ -59,33 +63,58 @@ class SecureFederatedMean(FederatedMean):
         self, grid: Grid, round: int, arrays: ArrayRecord
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The protocol from terms to sum; a round that ends without one leaves the model as it was, and says why."""
-        record = RoundRecord(round, sorted(self.cohort_of(round)))
+        record = RoundRecord(round, self.whom(round))
         self.rounds.append(record)
-        state = dict(arrays.to_torch_state_dict())
-        like = {name: state[name] for name in self.parameters}
-        terms = self.defence.terms(self._session, round, len(record.cohort), sum(t.numel() for t in like.values()))
+        exchange = Exchange(self, grid, record, arrays)
+        state = dict(exchange.state)
+        dimension = sum(state[name].numel() for name in (*self.layout.parameters, *self.layout.buffers))
+        terms = self.defence.terms(self._session, round, len(record.cohort), dimension)
         try:
-            summed, weight, survivors = self.open_sum(Exchange(self, grid, record, arrays), terms, like)
+            summed, weight, survivors = self.open_sum(exchange, terms)
         except SecAggError as error:
-            record.aborted = str(error)
+            record.aborted = str(error.numbered(record.cohort))
             return None, None
         record.answered = [record.cohort[index] for index in sorted(survivors)]
-        self.means[round] = sampled(summed / weight)
+        self.means[round] = sampled(summed[: self.layout.size(state)] / weight)
+        self.opened.append(self.reading(exchange, summed, weight, record.answered))
         with self.clock.timed("aggregate"):
-            update = unflat(summed, like)
-            for name, tensor in update.items():
-                state[name] = state[name] + self.step_size / weight * tensor
-        self.opened.append(Opened(round, self.kind, update, len(survivors)))
+            self.layout.move(state, self.step_size, summed / weight)
         return ArrayRecord(state), MetricRecord({"weight": weight})
 
-    def open_sum(self, exchange: "Exchange", terms: Terms, like: Update) -> Summed:
-        """Play the server's part in one round over updates shaped as ``like``; raises SecAggError without a sum."""
+    def whom(self, round: int) -> list[int]:
+        """The clients to ask, ascending."""
+        return sorted(self.cohort_of(round))
+
+    def open_sum(self, exchange: "Exchange", terms: Terms) -> Summed:
+        """Play the server's part in one round; raises SecAggError where it ends without a sum."""
         if self.defence.mode == "ideal":
-            return exchange.ideal(terms)
-        server = Server(terms, self.defence.safeguards, exchange.model_hash)
-        exchange.carry(server)
-        with self.clock.timed("unmask"):
-            return *server.result(), server.survivors
+            summed, weight, survivors = exchange.ideal(terms)
+        else:
+            server = Server(terms, self.defence.safeguards, exchange.model_hash)
+            exchange.carry(server)
+            with self.clock.timed("unmask"):
+                summed, weight = server.result()
+                survivors = server.survivors
+        told = {index: theirs for index, theirs in exchange.confided.items() if index in survivors}
+        if told and (honest := sorted(survivors.difference(told))):
+            left, of_them = without(summed, weight, told, terms.encoding)
+            clients = [exchange.record.cohort[index] for index in honest]
+            self.opened.append(self.reading(exchange, left, of_them, clients))
+        return summed, weight, survivors
+
+    def reading(self, exchange: "Exchange", total: NDArray[np.float64], weight: int, clients: Sequence[int]) -> Opened:
+        """A weighted ``total`` (d,) over ``clients`` as this server reads it: of one client, its own update."""
+        alone = len(clients) == 1
+        return Opened(
+            exchange.record.round,
+            self.kind,
+            self.layout.update(total / weight if alone else total, exchange.state),
+            len(clients),
+            clients[0] if alone else None,
+            clients=tuple(clients),
+            weight=weight if self.defence.max_weight > 1 and not alone else None,
+            buffers=self.layout.left(total / weight, exchange.state),
+        )
 
 
 class Exchange:
@@ -93,17 +122,17 @@ class Exchange:
 
     def __init__(self, strategy: SecureFederatedMean, grid: Grid, record: RoundRecord, arrays: ArrayRecord) -> None:
         self.strategy, self.grid, self.record, self.arrays = strategy, grid, record, arrays
+        self.state: dict[str, Tensor] = dict(arrays.to_torch_state_dict())
+        self.confided: dict[int, Confided] = {}
+        """What colluding clients told this server, by place in the cohort."""
 
     @property
     def model_hash(self) -> bytes:
         """What the round's keys are bound to, as this server announces it."""
         return bound_hash(digest(self.arrays).encode(), self.record.cohort)
 
-    def carry(self, server: Server, listen: Callable[[int, Message], None] = lambda index, reply: None) -> None:
-        """Carry the messages of every stage; raises SecAggError where the round cannot go on.
-
-        ``listen`` gets every good answer, for what it holds beside the protocol.
-        """
+    def carry(self, server: Server) -> None:
+        """Carry the messages of every stage; raises SecAggError where the round cannot go on."""
         clock = self.strategy.clock
         with clock.timed("advertise"):
             outbox = server.start()
@@ -112,12 +141,12 @@ class Exchange:
             announced = {"cohort": self.record.cohort, "model": digest(self.arrays)}
             extra: dict[str, Any] = announced if stage == "advertise" else {}
             for index, reply in self._send(f"sa_{stage}", outbox, extra, with_model=stage == "masked"):
-                listen(index, reply)
+                self._listen(index, reply, server.terms)
                 try:
                     with clock.timed(stage):
-                        server.receive(index, _answer(reply))
+                        server.receive(index, _answer(reply, index, stage))
                 except SecAggError as error:
-                    self.record.failed[self.record.cohort[index]] = str(error)
+                    self.record.failed[self.record.cohort[index]] = str(error.numbered(self.record.cohort))
             with clock.timed(stage):
                 outbox = server.advance()
 
@@ -126,6 +155,8 @@ class Exchange:
         offers = {index: replace(terms, client=index).encode() for index in range(terms.clients)}
         asked = self._send("sa_ideal", offers, {}, with_model=True, with_index=True)
         survivors = {index for index, _ in asked}
+        for index, reply in asked:
+            self._listen(index, reply, terms)
         if not survivors:
             raise TooFewClients(None, "masked", "no client answered")
         opened = next(reply.content[SUM] for _, reply in asked if SUM in reply.content)
@@ -133,6 +164,10 @@ class Exchange:
         with self.strategy.clock.timed("aggregate"):
             total, weight = terms.encoding.decode(words, len(survivors))
         return total, weight, survivors
+
+    def _listen(self, index: int, reply: Message, terms: Terms) -> None:
+        if told := confided(reply.content, terms.encoding):
+            self.confided[index] = told
 
     def _send(
         self,
@@ -167,7 +202,11 @@ class Exchange:
         return sorted(good, key=lambda answer: answer[0])
 
 
-def _answer(reply: Message) -> bytes:
-    if "hidden" in reply.content.array_records:
-        return reply.content.array_records["hidden"]["vector"].data
-    return cast(bytes, reply.content.config_records["protocol"]["message"])
+def _answer(reply: Message, index: int, stage: str) -> bytes:
+    """The protocol's message in an answer; raises MalformedMessage where there is none."""
+    try:
+        if "hidden" in reply.content.array_records:
+            return reply.content.array_records["hidden"]["vector"].data
+        return cast(bytes, reply.content.config_records["protocol"]["message"])
+    except KeyError as missing:
+        raise MalformedMessage(index, stage, f"the answer holds no {missing}") from None

@@ -84,7 +84,7 @@ class Lie(Server):
         self.victim, self.earlier = victim, earlier
         self.allies: Sequence[int] = self.recruits()
         """The clients that collude with this server; by default those that it needs."""
-        self.confided: Mapping[int, Confided] = {}
+        self.confided: dict[int, Confided] = {}
         """What each of them told it, filled in as the round goes."""
         self.arrived: dict[int, Words] = {}
         self.weight = 1

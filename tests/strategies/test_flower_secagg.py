@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from strategies.flower_lies import FLOWER_LIES
 from tests.strategies.test_lying_server import CLIENTS, VICTIM, decibels, run, scenario
 
 FLOWER = "flower_1_41"
@@ -36,6 +37,14 @@ def test_words_cross_masked_and_the_number_of_examples_in_the_clear():
     told = [m.metrics for m in view.messages if m.metrics]
     assert len(told) == CLIENTS
     assert all("num_examples" in metrics["fitres.num_examples"] for metrics in told)
+
+
+@pytest.mark.parametrize("lie", sorted(set(FLOWER_LIES) - {"degenerate_modulus"}))
+def test_flowers_own_clients_believe_a_lie(lie):
+    experiment, training, view = run(scenario(lie, FLOWER))
+    assert training.history[1]["lie"] == f"client {VICTIM}'s update was read"
+    scores, _ = decibels(experiment, view)
+    assert scores[VICTIM] >= 60
 
 
 def test_one_request_that_lists_the_victim_twice_reads_its_image_and_leaves_the_sum():

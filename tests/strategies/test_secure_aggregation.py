@@ -153,9 +153,9 @@ def test_a_model_of_its_own_for_one_client_never_reaches_a_sum(announce, monkeyp
     grid = InlineGrid(client_app, CLIENTS, {"scenario": made.scenario.model_dump_json()})
     recorder = recording(grid, made.scenario, NODES)
     model = made.initial_model()
-    honest = strategy_for(made.scenario, made.seed, NODES, [name for name, _ in model.named_parameters()])
+    honest = strategy_for(made, NODES)
     lying = TwoModels(
-        parameters=honest.parameters,
+        parameters=honest.layout.parameters,
         kind=honest.kind,
         stack=honest.stack,
         cohort_of=lambda round: cohort(made.scenario, made.seed, round),
