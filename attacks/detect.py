@@ -68,8 +68,8 @@ def examine(
     if len(inputs) < 2:
         raise ValueError("inputs: these signals compare examples; give at least two")
     own, other = (_signals(model, inputs, labels, loss) for model in (received, trusted))
-    strangers = sorted({n for n, _ in received.named_parameters()} ^ {n for n, _ in trusted.named_parameters()})
-    says = f"parameters that only one of the two models has: {strangers}" if strangers else "the agreed parameters"
+    strangers = sorted(_unmatched(received, trusted) + _unmatched(trusted, received))
+    says = f"parameters that only one of the two models has: {', '.join(strangers)}" if strangers else "as agreed"
     findings = [Finding("architecture", ", ".join(strangers), float(len(strangers)), 0.0, 0.0, says)]
     for signal, (threshold, wording) in SIGNALS.items():
         where, value = own[signal]
@@ -88,6 +88,13 @@ SIGNALS: dict[str, tuple[float, str]] = {
     "gradient_snr": (5.0, "one example outweighs all others {value:.3g} times in {where} (trusted: {trusted:.3g})"),
 }
 """Threshold and wording of each signal that is measured on a layer, or on a layer's gradients."""
+
+
+def _unmatched(model: nn.Module, other: nn.Module) -> list[str]:
+    """The parameters of ``model`` that ``other`` lacks, where either may be wrapped in further modules."""
+    known = [f".{name}" for name, _ in other.named_parameters()]
+    names = [f".{name}" for name, _ in model.named_parameters()]
+    return [n[1:] for n in names if not any(n.endswith(k) or k.endswith(n) for k in known)]
 
 
 def _signals(model: nn.Module, inputs: Tensor, labels: Tensor, loss: str) -> dict[str, tuple[str, float]]:

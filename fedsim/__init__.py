@@ -34,8 +34,10 @@ with leaving_on_interrupt():
         Scenario,
         Task,
     )
+    from strategies.client_checks import ClientChecks
     from strategies.client_dp import ClientDP
     from strategies.homomorphic import Homomorphic
+    from strategies.plants import Fishing, Imprint, Inconsistency, Kernels, Traps
     from strategies.secure_aggregation import SecureAggregation
 
 tell_in_a_line()
@@ -44,14 +46,20 @@ __all__ = [
     "Adversary",
     "Attack",
     "AttackBudget",
+    "ClientChecks",
     "ClientDP",
     "Federation",
+    "Fishing",
     "Homomorphic",
+    "Imprint",
+    "Inconsistency",
+    "Kernels",
     "Partition",
     "Result",
     "Scenario",
     "SecureAggregation",
     "Task",
+    "Traps",
     "main",
     "run",
 ]

@@ -42,7 +42,7 @@ def objection(experiment: Experiment, message: Message, context: Context, receiv
     )
     if checks is None:
         return None
-    found = agreement(message)
+    found = agreement(message, client)
     refused = checks.refusal([*([found] if found else []), *findings])
     return f"ModelRefused[{refused.signal}] at stage 'train', client {client}: {refused.says}" if refused else None
 

@@ -7,8 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
+from torch import Tensor
 
 from attacks import Message, View
 from crypto.secagg.evidence import uniformity
@@ -114,15 +116,24 @@ def on_the_wire(view: View) -> dict[str, Any]:
     """What the view proves by itself: forms of the messages, and whether all clients of a round got the same model."""
     received = [m for m in _training(view) if m.direction == "received" and m.arrays]
     masked = [m.arrays["hidden"]["vector"] for m in received if m.form == "masked" and "vector" in m.arrays["hidden"]]
-    sent: dict[int, set[str]] = defaultdict(set)
-    for update in view.updates:
-        sent[update.round].add(update.base)
     return {
         "forms": sorted({message.form for message in received}),
         **({"masked_byte_p_value": _uniformity(masked)} if masked else {}),
-        "same_model_for_all": all(len(models) == 1 for models in sent.values()),
+        "same_model_for_all": _same_model_for_all(view),
         "readable_updates": len(view.updates),
     }
+
+
+def _same_model_for_all(view: View) -> bool:
+    """Whether each round's clients were sent one model, as far as the view holds what was sent."""
+    first: dict[int, Mapping[str, Tensor]] = {}
+    for message in _training(view):
+        if message.direction == "sent" and "arrays" in message.arrays:
+            sent = message.arrays["arrays"]
+            one = first.setdefault(message.round, sent)
+            if one is not sent and not all(torch.equal(one[name], tensor) for name, tensor in sent.items()):
+                return False
+    return True
 
 
 def side_channels(view: View) -> list[dict[str, Any]]:

@@ -153,11 +153,12 @@ def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> Recor
     aggregation = aggregation_of(scenario)
     if aggregation is not None:
         enrol(grid, nodes)
+    clients = {node: client for client, node in nodes.items()}
     if any(isinstance(defence, ClientChecks) and defence.consistency for defence in scenario.protocol):
-        grid = BulletinBoard(grid)
+        grid = BulletinBoard(grid, clients)
     return RecordingGrid(
         IdealAggregation(grid) if aggregation is not None and aggregation.mode == "ideal" else grid,
-        partition_of={node: client for client, node in nodes.items()}.__getitem__,
+        partition_of=clients.__getitem__,
         keep=_kept(scenario).__contains__,
     )
 

@@ -25,6 +25,7 @@ Pictures = dict[str, Tensor]
 def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims) -> tuple[dict[str, Any], Pictures]:
     """What one attack made of one round's victims, scored; with the pictures of images."""
     attack = reconstructions()[job.attack]
+    adversary = experiment.scenario.adversary
     victims, pictures, reasons = [], {}, []
     for whom, answer in zip(job.whom, claims.answers, strict=False):
         if isinstance(answer, NotApplicable):
@@ -42,7 +43,7 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
         "claim": attack.claim,
         "round": job.round,
         "contributors": summed,
-        "knowledge": list(experiment.scenario.adversary.knows),
+        "knowledge": [*adversary.knows, *(["planted"] if adversary.plant else [])],
         "budget": {name: getattr(job.budget, name) for name in ("iterations", "restarts", "seconds")},
         "sanity": claims.sanity,
         "victims": victims,

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 from flwr.app import ConfigRecord, Message
+from flwr.serverapp import Grid
 
 from attacks.detect import SIGNALS, Finding, disagreement
 from strategies.base import ClientContext, Defence, Stage, Update
@@ -80,23 +81,27 @@ class BulletinBoard(WrappedGrid):
     2022, section 6), and proves nothing about how they do it.
     """
 
+    def __init__(self, inner: Grid, clients: Mapping[int, int]) -> None:
+        """``clients`` numbers the nodes."""
+        super().__init__(inner)
+        self.clients = clients
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Pass through, each message that holds a model with the board beside it."""
         messages = list(messages)
         carrying = [message for message in messages if "arrays" in message.content.array_records]
         posted = [digest(message.content.array_records["arrays"]) for message in carrying]
-        nodes = [message.metadata.dst_node_id for message in carrying]
+        clients = [self.clients[message.metadata.dst_node_id] for message in carrying]
         for message in carrying:
-            message.content[BOARD] = ConfigRecord({"nodes": nodes, "digests": posted})
+            message.content[BOARD] = ConfigRecord({"clients": clients, "digests": posted})
         return self.inner.send_and_receive(messages, timeout=timeout)
 
 
-def agreement(message: Message) -> Finding | None:
-    """Whether all clients on the board were sent the model that this client was; None without a board."""
+def agreement(message: Message, client: int) -> Finding | None:
+    """Whether all clients on the board were sent the model that this ``client`` was; None without a board."""
     board = message.content.config_records.get(BOARD)
     if board is None:
         return None
-    nodes, digests = cast(list[int], board["nodes"]), cast(list[str], board["digests"])
-    posted = dict(zip(nodes, digests, strict=True))
-    posted[message.metadata.dst_node_id] = digest(message.content.array_records["arrays"])
+    posted = dict(zip(cast(list[int], board["clients"]), cast(list[str], board["digests"]), strict=True))
+    posted[client] = digest(message.content.array_records["arrays"])
     return disagreement(posted)

@@ -9,6 +9,7 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 SERVER_SEES = {
     "plain": "each client's update in the clear",
+    "client_checks": "each client's update in the clear, from clients that found nothing wrong with the model",
     "client_dp": "each client's update after the client clipped it and added noise",
     "sample_dp": "each client's update, trained with per-example clipping and noise",
     "secure_aggregation": "a masked vector from each client, and the sum over the cohort",
@@ -17,6 +18,7 @@ SERVER_SEES = {
 
 MUST_TRUST = {
     "plain": "the server, with everything an update reveals",
+    "client_checks": "the client's software: the checks happen there",
     "client_dp": "the client's software: the clipping and the noise happen there",
     "sample_dp": "the client's software: the clipping and the noise happen there",
     "secure_aggregation": "that enough clients are honest, and that the cohort does not shrink to a few",
