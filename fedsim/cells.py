@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
-from fedsim.costs import costs_of
+from fedsim.costs import costs_of, parameters_of
 from fedsim.detection import Detections
 from fedsim.encryption import colluded, deploy
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
@@ -20,6 +20,7 @@ from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.outcome import attack_outcome, baseline_pictures
 from fedsim.planting import check_place
+from fedsim.protection import protection
 from fedsim.report.progress import Progress
 from fedsim.scenario import Attack, Cell
 from fedsim.store import (
@@ -97,7 +98,7 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     timings = {"training_seconds": time.perf_counter() - started}
     kept = training or Training(tuple(history), {})
     with one_thread():
-        costs = costs_of(experiment, kept, log) if training else {}
+        costs = costs_of(experiment, kept, log, bytes_on_the_wire(view)) if training else {}
     found = measured(cause, view, log, timings, kept.protocol, costs)
     save_training(place, experiment, kept, view, {**found, "detection": detections.rows})
 
@@ -209,7 +210,8 @@ def store_cell(
             "privacy": given.as_dict() if given else None,
             "detection": read_json(place / "measured.json").get("detection", []),
             "side_channels": side_channels(view),
-            "cost": bytes_on_the_wire(view),
+            "cost": {**bytes_on_the_wire(view), "parameters": parameters_of(experiment)},
+            "protection": protection(cell.scenario),
             "attacks": held + outcomes,
         },
     )

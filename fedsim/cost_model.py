@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from flwr.app import ArrayRecord, RecordDict
+
 from crypto.errors import InfeasibleParameters
 from crypto.parameters import find_graph, find_modulus_bits
 from crypto.secagg import PROFILES, STAGES
 from crypto.secagg.cost import Setting, predict
 from crypto.secagg.units import Units, measure_units
-from fedsim.client import trainable
+from fedsim.client import carried_buffers, trainable
 from fedsim.experiment import Experiment
 from fedsim.federation import Training
 from strategies.homomorphic import Homomorphic
 from strategies.secure_aggregation import FLOWER, SecureAggregation
+from strategies.wire import payload_bytes
 
 COHORTS = (10**4, 10**5, 10**6)
 CORRUPT, DROPOUT = 0.05, 0.05
@@ -30,20 +33,36 @@ def units_of(profile: str) -> Units:
     return measure_units(PROFILES[profile])
 
 
-def cost_model(experiment: Experiment, training: Training, clients: Mapping[str, float]) -> dict[str, Any]:
-    """Predicted beside measured, and both at large cohorts; ``clients`` are their CPU seconds over all rounds."""
+def cost_model(
+    experiment: Experiment, training: Training, clients: Mapping[str, float], wire: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Predicted beside measured, and both at large cohorts.
+
+    ``clients`` are their CPU seconds over all rounds, ``wire`` the bytes per client and round.
+    """
     scenario, rows = experiment.scenario, [row for row in training.history if row["round"]]
-    size = sum(p.numel() for p in trainable(experiment.initial_model()).values())
+    model_bytes, size = _sizes(experiment)
     defence = next((d for d in scenario.protocol if isinstance(d, SecureAggregation)), None)
     if defence is None:
-        return {"extrapolated": _linear(scenario.protocol, rows, clients, training.server_cpu)}
+        return {"extrapolated": _linear(scenario.protocol, rows, clients, training.server_cpu, wire)}
     if defence.profile == FLOWER:
         return {"not_modelled": "Flower's own protocol"}
     units = units_of(defence.profile)
-    model: dict[str, Any] = {"extrapolated": [_at(defence, n, size, units) for n in COHORTS]}
+    larger = [_at(defence, n, size, units, model_bytes) for n in COHORTS]
     if defence.mode == "ideal":
-        return {**model, "not_compared": "a trusted adder stood in for the protocol"}
-    return {**model, **_compared(scenario.federation.dropout_stage, defence, rows, size, clients, training, units)}
+        return {"extrapolated": larger, "not_compared": "a trusted adder stood in for the protocol"}
+    compared = _compared(scenario.federation.dropout_stage, defence, rows, size, clients, training, units)
+    if counted := compared.get("bytes_per_client_round"):
+        counted["down"] += model_bytes
+    return {"extrapolated": larger, **compared}
+
+
+def _sizes(experiment: Experiment) -> tuple[int, int]:
+    """Bytes of the model as it is sent, and the values that a client hides: its update, and statistics beside it."""
+    model = experiment.initial_model()
+    state = model.state_dict()
+    hidden = [*trainable(model), *carried_buffers(model)]
+    return payload_bytes(RecordDict({"arrays": ArrayRecord(dict(state))})), sum(state[n].numel() for n in hidden)
 
 
 def _compared(
@@ -96,7 +115,7 @@ def setting_of(defence: SecureAggregation, cohort: int, size: int, dropped: int 
     )
 
 
-def _at(defence: SecureAggregation, clients: int, size: int, units: Units) -> dict[str, Any]:
+def _at(defence: SecureAggregation, clients: int, size: int, units: Units, model_bytes: int) -> dict[str, Any]:
     """A round of so many clients, on the masking graph that is safe for them."""
     policy = defence.safeguards.policy
     split_view = policy is not None and policy.split_view
@@ -113,7 +132,7 @@ def _at(defence: SecureAggregation, clients: int, size: int, units: Units) -> di
         "neighbours": graph.degree,
         "threshold": graph.threshold,
         "bytes_up": cost.bytes_up / clients,
-        "bytes_down": cost.bytes_down / clients,
+        "bytes_down": model_bytes + cost.bytes_down / clients,
         "client_cpu_seconds": cost.total("client") / clients,
         "server_cpu_seconds": cost.total("server"),
     }
@@ -124,6 +143,7 @@ def _linear(
     rows: Sequence[Mapping[str, Any]],
     clients: Mapping[str, float],
     server: Mapping[str, float],
+    wire: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     asked, answered = sum(len(row["cohort"]) for row in rows), sum(len(row["answered"]) for row in rows)
     own = sum(spent for stage, spent in clients.items() if stage != "train") / asked
@@ -132,6 +152,7 @@ def _linear(
     found: list[dict[str, Any]] = []
     for n in COHORTS:
         problems = encryption.cohort_problems(n) if encryption else []
-        figures = {"client_cpu_seconds": own, "server_cpu_seconds": each * n}
+        figures = {f"bytes_{way}": wire[f"bytes_{way}_per_client_round"] for way in ("up", "down")}
+        figures |= {"client_cpu_seconds": own, "server_cpu_seconds": each * n}
         found.append({"clients": n, **({"refused": "; ".join(problems)} if problems else figures)})
     return found

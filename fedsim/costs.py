@@ -1,5 +1,6 @@
 """What a training took, by stage and party, and how exact its sums were: for the evidence, apart from the results."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fedsim.client import trainable
@@ -12,8 +13,11 @@ from strategies.homomorphic import Homomorphic
 from strategies.secure_aggregation import SecureAggregation
 
 
-def costs_of(experiment: Experiment, training: Training, log: EvidenceLog) -> dict[str, Any]:
-    """CPU seconds per client and round, and of the server per round; survivors; the largest error; the cost model."""
+def costs_of(experiment: Experiment, training: Training, log: EvidenceLog, wire: Mapping[str, Any]) -> dict[str, Any]:
+    """CPU seconds per client and round, and of the server per round; survivors; the largest error; the cost model.
+
+    ``wire`` are the bytes of ``bytes_on_the_wire``.
+    """
     rows = [row for row in training.history if row["round"]]
     asked = sum(len(row["cohort"]) for row in rows)
     survivors = [len(row["answered"]) for row in rows]
@@ -28,7 +32,7 @@ def costs_of(experiment: Experiment, training: Training, log: EvidenceLog) -> di
         "rounds": len(rows),
         "rounds_without_a_sum": sum(row["aborted"] is not None for row in rows),
     }
-    return {"cost": cost, "cost_model": cost_model(experiment, training, clients)}
+    return {"cost": cost, "cost_model": cost_model(experiment, training, clients, wire)}
 
 
 def weighted(scenario: Scenario) -> bool:

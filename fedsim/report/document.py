@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fedsim.report import apart, assurance, crafted, measured, sections
+from fedsim.report import apart, assurance, measured, protocols, sections
 from fedsim.report.blocks import Section, render
 from fedsim.report.page import PAGE
 from fedsim.report.reading import Results
@@ -16,12 +16,11 @@ from fedsim.report.style import CSS
 from fedsim.report.tiles import Pictures
 from fedsim.words import counted, listed
 
-SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
+SECTIONS: tuple[Callable[[Context], Section], ...] = (
     sections.verdict,
     sections.who_sees_what,
     sections.gallery,
     measured.leakage,
-    crafted.detection,
     measured.utility,
     assurance.privacy,
     assurance.side_channels,
@@ -30,7 +29,7 @@ SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     assurance.limits,
     assurance.reproduce,
 )
-APART: tuple[Callable[[Context], Section], ...] = (apart.evidence, apart.this_run)
+APART: tuple[Callable[[Context], Section], ...] = (protocols.side_by_side, apart.evidence, apart.this_run)
 """What belongs to one run alone, and differs between two runs of the same scenario."""
 
 
@@ -42,7 +41,7 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
     picture of another shape, OSError where ``out`` cannot be written.
     """
     context = Context(Results(results), Pictures(pictures))
-    body = [made for section in SECTIONS if (made := section(context)) is not None]
+    body = [section(context) for section in SECTIONS]
     page = render(
         PAGE,
         title=str(context.results.scenario.get("name") or "Unnamed scenario"),

@@ -35,6 +35,7 @@ linear-gradient(90deg,var(--line),transparent) left/.6rem 100% no-repeat scroll,
 linear-gradient(270deg,var(--line),transparent) right/.6rem 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.9rem;line-height:1.4;min-width:min(100%,40rem)}
 .scroll.narrow table{min-width:0}
+.side :is(th,td){min-width:7.5rem;width:9rem}.side th:first-child{min-width:6.5rem;width:6.5rem}
 caption{text-align:left;padding:0 0 .4rem;caption-side:top}
 th,td{text-align:left;vertical-align:top;padding:.5rem .9rem .5rem 0;border-bottom:1px solid var(--line);
 font-weight:400;min-width:3.25rem}

@@ -129,6 +129,17 @@ def size(value: Any) -> str:
     return f"{read:.0f} {unit}" if unit == "B" else f"{number(read)} {unit}"
 
 
+def seconds(value: Any) -> str:
+    """Seconds in the unit that fits them."""
+    read = finite(value)
+    if read is None or math.isinf(read):
+        return number(read)
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if abs(read) * factor >= 1:
+            return f"{number(read * factor, 2 if read * factor < 100 else 3)} {unit}"
+    return "0" if read == 0 else "< 1 µs"
+
+
 def epsilon(privacy: Mapping[str, Any] | None) -> str:
     """The epsilon of a privacy statement; an absent one is no guarantee, a null one is infinite."""
     return at_most(privacy.get("epsilon")) if privacy else "no guarantee"
