@@ -5,9 +5,6 @@ What the other columns tell without the model, the imputation baseline, stands b
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from attacks.inference import Claim, InferenceNeeds, InferenceSanity, Targets, inference
@@ -63,6 +60,11 @@ def _others(inputs: Tensor, labels: Tensor, targets: Targets, classes: int) -> T
 
 def predicted(known: Tensor, values: Tensor, wanted: Tensor, count: int) -> Tensor:
     """Probabilities (T, count) of each value for ``wanted`` (T, F), learnt from ``known`` (N, F) with ``values``."""
+    # Late: it takes seconds, and brings pandas along.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     seen = values.unique()
     probability = torch.zeros((len(wanted), count), dtype=torch.float64)
     if len(seen) == 1:

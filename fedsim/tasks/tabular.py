@@ -23,33 +23,47 @@ def encode_table(columns: Sequence[Column], values: Mapping[str, np.ndarray]) ->
     return torch.tensor(np.concatenate(blocks, axis=1), dtype=torch.float32)
 
 
-def breast_cancer(seed: int) -> Dataset:
-    """569 tumours, 30 measurements each scaled to [0, 1]; malignant or benign."""
+def breast_cancer(seed: int, sensitive: str | None = None) -> Dataset:
+    """569 tumours, 30 measurements each scaled to [0, 1]; malignant or benign.
+
+    The column ``sensitive`` is told as a category: above its median over the data set, or not.
+    """
     from sklearn.datasets import load_breast_cancer
 
-    return _measurements("breast_cancer", load_breast_cancer(), "Wisconsin diagnostic breast cancer (Wolberg, 1995)")
+    source = "Wisconsin diagnostic breast cancer (Wolberg, 1995)"
+    return _measurements("breast_cancer", load_breast_cancer(), source, sensitive)
 
 
-def wine(seed: int) -> Dataset:
-    """178 wines, 13 measurements each scaled to [0, 1]; three cultivars."""
+def wine(seed: int, sensitive: str | None = None) -> Dataset:
+    """178 wines, 13 measurements each scaled to [0, 1]; three cultivars. ``sensitive`` as for ``breast_cancer``."""
     from sklearn.datasets import load_wine
 
-    return _measurements("wine", load_wine(), "Wine recognition (Forina, 1991)")
+    return _measurements("wine", load_wine(), "Wine recognition (Forina, 1991)", sensitive)
 
 
-def _measurements(name: str, bunch: Any, source: str) -> Dataset:
+def _measurements(name: str, bunch: Any, source: str, sensitive: str | None) -> Dataset:
     columns = [
         Column(str(feature), "numeric", low=float(entries.min()), high=float(entries.max()))
         for feature, entries in zip(bunch.feature_names, bunch.data.T, strict=True)
     ]
+    values = {column.name: bunch.data[:, i] for i, column in enumerate(columns)}
+    if sensitive is not None:
+        if sensitive not in values:
+            remedy = f"name one of {', '.join(values)}"
+            raise TaskError("task.data_options.sensitive", sensitive, f"{name} has no such column", remedy)
+        median = float(np.median(values[sensitive]))
+        values[sensitive] = (values[sensitive] > median).astype(int)
+        split = Column(sensitive, "categorical", (f"up to {median:g}", f"above {median:g}"))
+        columns = [split if column.name == sensitive else column for column in columns]
     return Dataset(
         name=name,
         modality="tabular",
-        inputs=encode_table(columns, {c.name: bunch.data[:, i] for i, c in enumerate(columns)}).clamp(0, 1),
+        inputs=encode_table(columns, values).clamp(0, 1),
         labels=torch.tensor(bunch.target, dtype=torch.int64),
         class_names=tuple(str(n) for n in bunch.target_names),
         value_range=(0.0, 1.0),
         columns=tuple(columns),
+        sensitive=sensitive,
         note=f"{source}, UCI, from scikit-learn. Each column is scaled to [0, 1] by its published least and greatest "
         "value over the whole data set, which everyone is taken to know.",
     )
