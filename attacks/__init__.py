@@ -20,6 +20,7 @@ from attacks import (  # noqa: F401  each registers itself
     inverting,
     labels,
     prior,
+    sratta,
     traps,
 )
 from attacks.inference import Claim, Targets, available, infer, inferences

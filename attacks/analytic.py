@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attacks.labels import mean_gradient_factor, sign_rule_label
 from attacks.losses import LOSSES
 from attacks.probe import Dense, device_of, input_layer, sandbox
-from attacks.ranges import bounds
+from attacks.ranges import feature_box
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
@@ -128,7 +128,7 @@ def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
     if not rows[:, :-1].any() or not rows[:, -1].any():
         note = f"the weight or the bias update of {layer.name} is zero: nothing to read"
         return Reconstruction(None, None, torch.full((1,), torch.nan), converged=False, diverged=1, notes=(note,))
-    box = _box(know, order)
+    box = feature_box(know.value_range, know.input_shape, order)
     chosen = [] if know.batch_size == 1 else _disaggregate(obs, know, layer, order, rows, box)
     if chosen:
         fits = [rank_one(rows[candidate.rows], box) for candidate in chosen]
@@ -157,14 +157,6 @@ def _rows(obs: Observation, layer: Dense) -> Tensor:
         raise NotApplicable(f"the update of {' and '.join(missing)}", "L4")
     rows = torch.cat([obs.update[layer.weight], obs.update[layer.bias][:, None]], dim=1)
     return rows.to(device_of(obs.model), torch.float64)
-
-
-def _box(know: Knowledge, order: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The granted value range (low, high), one entry per feature of the layer."""
-    if know.value_range is None:
-        return None
-    low, high = bounds(know.value_range, know.input_shape)
-    return low.flatten().to(order.device)[order], high.flatten().to(order.device)[order]
 
 
 def _single_label(

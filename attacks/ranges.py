@@ -15,6 +15,16 @@ def bounds(value_range: tuple[Any, Any], input_shape: Sequence[int]) -> tuple[Te
     return low, high
 
 
+def feature_box(
+    value_range: tuple[Any, Any] | None, input_shape: Sequence[int], order: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Low and high (d,) for features of which feature j is flat input ``order[j]``; None where no range is granted."""
+    if value_range is None:
+        return None
+    low, high = bounds(value_range, input_shape)
+    return low.flatten().to(order.device)[order], high.flatten().to(order.device)[order]
+
+
 def _spread(bound: Any, shape: tuple[int, ...]) -> Tensor:
     values = torch.as_tensor(bound, dtype=torch.float64)
     if values.ndim == 0:

@@ -12,13 +12,17 @@ from attacks.view import Budget, Kind, Knowledge, NotApplicable, Observation, Re
 
 @dataclass(frozen=True)
 class Needs:
-    """The least that an attack can start from: ``knowledge`` fields, kinds of update, one client or a sum."""
+    """The least that an attack can start from: ``knowledge`` fields, kinds of update, one client or a sum.
+
+    With ``history`` the attack reads all rounds up to the one attacked, not that one alone.
+    """
 
     rung: str
     knowledge: tuple[str, ...] = ()
     kinds: tuple[Kind, ...] = ("gradient", "delta")
     sums: bool = False
     update: bool = True
+    history: bool = False
 
     @property
     def works_on(self) -> str:
@@ -97,7 +101,7 @@ def reconstructions() -> Mapping[str, Attack]:
 def check(needs: Needs, observations: Sequence[Observation], knowledge: Knowledge) -> None:
     """Raise NotApplicable naming the first thing that ``needs`` asks for and the case lacks."""
     if needs.update and not observations:
-        raise NotApplicable("an update that the server can read", needs.rung)
+        raise NotApplicable("an update that the adversary can read", needs.rung)
     for name in needs.knowledge:
         if getattr(knowledge, name) is None:
             raise NotApplicable(name, needs.rung)

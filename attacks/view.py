@@ -130,6 +130,8 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     tokens: Tensor | None = None
     inconclusive: str = ""
+    groups: Tensor | None = None
+    """(B,) of an attack on a sum that says whose its inputs are: equal numbers, one client; -1 where it cannot say."""
 
 
 class NotApplicable(Exception):
