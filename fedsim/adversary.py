@@ -8,6 +8,7 @@ from torch import Tensor
 from attacks import Knowledge
 from fedsim.experiment import Experiment
 from fedsim.lies import opening_words
+from fedsim.parties import opening, sees
 from fedsim.planting import planting_words
 from fedsim.scenario import Scenario
 from fedsim.tasks import Column, Dataset
@@ -86,11 +87,13 @@ def in_words(scenario: Scenario) -> list[str]:
     sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
     stack = ", then ".join(defence.describe() for defence in scenario.protocol)
     return [
-        opening_words(scenario) if scenario.adversary.plant is None else planting_words(scenario),
-        f"In each of {counted(federation.rounds, 'round')} it asks {asked} of {counted(federation.clients, 'client')}; "
-        f"each sends {sent}, at most {counted(federation.batch_size, 'example')} in a batch.",
+        opening(scenario)
+        or (opening_words(scenario) if scenario.adversary.plant is None else planting_words(scenario)),
+        f"In each of {counted(federation.rounds, 'round')} the server asks {asked} of "
+        f"{counted(federation.clients, 'client')}; each sends {sent}, at most "
+        f"{counted(federation.batch_size, 'example')} in a batch.",
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",
-        "The server sees every message, and knows the architecture, the weights that it sent and the loss.",
+        sees(scenario),
         f"It is also told {listed([KNOWLEDGE[fact] for fact in knows])}." if knows else "It is told nothing else.",
         *([f"{counted(colluders, 'client')} of the federation help it with all they hold."] if colluders else []),
         "It does not see any other client's memory, any random seed, or which examples a client used."

@@ -11,12 +11,13 @@ from flwr.serverapp import Grid, ServerApp
 from attacks.losses import LOSSES
 from fedsim.client import GradientOf, batches, local_update, plain_gradient
 from fedsim.detection import objection
-from fedsim.encryption import colluded, colludes, deploy
+from fedsim.encryption import colludes, deploy
 from fedsim.evidence import EvidenceLog, measured
 from fedsim.experiment import Experiment, experiment_from_config
 from fedsim.federation import federate, recording, roll_call
 from fedsim.seeds import derive, torch_generator
 from fedsim.store import RunFolder, save_training
+from fedsim.vantage import Run, adversary_view
 from strategies.base import ClientContext
 from strategies.client_mod import defence_mod, evidence_of
 from strategies.clock import round_of, timed
@@ -159,7 +160,6 @@ def main(grid: Grid, context: Context) -> None:
     recorder = recording(grid, scenario, nodes)
     training = federate(recorder, experiment, nodes, deployment=deployment)
     if out := str(context.run_config.get("out", "")):
-        seen = recorder.view(experiment.initial_model(), training.opened, training.planted)
-        view = colluded(deployment, scenario, seen)
+        view = adversary_view(Run(experiment, recorder, training, deployment))
         place = RunFolder.open(Path(out), scenario).cell(scenario.digest)
         save_training(place, experiment, training, view, measured(None, view, EvidenceLog(), {}, training.protocol))

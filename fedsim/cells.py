@@ -12,7 +12,7 @@ from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
 from fedsim.costs import costs_of, parameters_of
 from fedsim.detection import Detections
-from fedsim.encryption import colluded, deploy
+from fedsim.encryption import deploy
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
 from fedsim.experiment import Experiment
 from fedsim.federation import Training, TrainingFailed, federate, recording
@@ -34,6 +34,7 @@ from fedsim.store import (
     write_json,
 )
 from fedsim.tasks import TaskError
+from fedsim.vantage import Run, adversary_view
 from strategies.dpsgd import refusals
 from strategies.stack import Stack
 
@@ -92,9 +93,8 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     except TrainingFailed as failed:
         cause = str(failed)
         progress.advance(max(0, experiment.scenario.federation.rounds + 1 - len(history)), "failed")
-    read = (training.opened, training.planted) if training else ()
-    seen = recorder.view(experiment.initial_model(), *read)
-    view = colluded(deployment, cell.scenario, seen) if training else seen
+    ended = Run(experiment, recorder, training, deployment) if training else None
+    view = adversary_view(ended) if ended else recorder.view(experiment.initial_model())
     timings = {"training_seconds": time.perf_counter() - started}
     kept = training or Training(tuple(history), {})
     with one_thread():

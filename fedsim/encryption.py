@@ -11,6 +11,7 @@ from attacks import View
 from crypto.he.presets import describe
 from fedsim.client import carried_buffers, trainable
 from fedsim.experiment import Experiment
+from fedsim.parties import RECIPIENT, recipient_is_client
 from fedsim.scenario import Scenario
 from fedsim.sensitivity import sensitivity
 from strategies.federated import FederatedMean
@@ -69,11 +70,13 @@ def colluded(deployment: Deployment | None, scenario: Scenario, view: View) -> V
 
 
 def colludes(scenario: Scenario, client: int) -> bool:
-    """Whether a client helps the server: the last ones by number do, since attacks take their victims from the first.
+    """Whether a client gives the adversary what it holds: the last ones by number do, since attacks take their victims
+    from the first.
 
     One holds the same key as all, so that further ones add nothing.
     """
-    return client >= scenario.federation.clients - scenario.adversary.colluders
+    curious = int(scenario.adversary.kind == RECIPIENT and recipient_is_client(scenario))
+    return client >= scenario.federation.clients - max(scenario.adversary.colluders, curious)
 
 
 def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fedsim.client import carried_buffers, trainable, update_kind
 from fedsim.encryption import encryption_of, model_held, protocol_evidence
 from fedsim.experiment import Experiment
 from fedsim.lies import lies_told, muting, server_of
+from fedsim.parties import EAVESDROPPER, RECIPIENT
 from fedsim.planting import malicious_server
 from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
@@ -166,7 +167,10 @@ def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> Recor
 def _kept(scenario: Scenario) -> Collection[int]:
     """The rounds of which the adversary needs the arrays; with a shared key it follows the model from the first on."""
     attacked, encryption = scenario.attacked_rounds, encryption_of(scenario)
-    follows = encryption is not None and scenario.adversary.colluders and encryption.holder.holder == "clients"
+    if scenario.adversary.kind == EAVESDROPPER:
+        return attacked | {round + 1 for round in attacked}
+    opens = scenario.adversary.colluders or scenario.adversary.kind == RECIPIENT
+    follows = encryption is not None and opens and encryption.holder.holder == "clients"
     return range(1, max(attacked) + 1) if follows else attacked
 
 

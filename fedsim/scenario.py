@@ -16,6 +16,7 @@ from attacks.losses import LOSSES
 from fedsim.frozen import Json, frozen
 from fedsim.lies import adversary_problems, collusion_problems, lie_problems
 from fedsim.names import nearest
+from fedsim.parties import onlooker_problems
 from fedsim.planting import plant_by_name, plant_problems, planter_problems
 from strategies.client_checks import ClientChecks
 from strategies.client_dp import ClientDP
@@ -136,7 +137,9 @@ class Federation(Part):
 class Adversary(Part):
     """Who attacks, and what the threat model grants besides the view."""
 
-    kind: Literal["honest_but_curious", "malicious_protocol", "malicious_model"] = "honest_but_curious"
+    kind: Literal["honest_but_curious", "malicious_protocol", "malicious_model", "eavesdropper", "sum_recipient"] = (
+        "honest_but_curious"
+    )
     knows: tuple[Grant, ...] = (
         "batch_size",
         "value_range",
@@ -243,7 +246,7 @@ class Scenario(Part):
                 problems.append(
                     "task.public_fraction = 0: the coordinates to encrypt are chosen on public data; leave some"
                 )
-        problems += collusion_problems(self) + lie_problems(self) + plant_problems(self)
+        problems += collusion_problems(self) + lie_problems(self) + plant_problems(self) + onlooker_problems(self)
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):

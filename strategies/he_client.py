@@ -143,7 +143,8 @@ class HomomorphicClient:
         layout = Layout.told(config)
         for key in sorted((key for key in sums if int(key) > seen), key=int):
             beside = clear[key].numpy() if key in clear else None
-            mean = opened_vector(sums[key].data, beside, secret, self._sealing(context))
+            total, weight = opened_sum(sums[key].data, beside, secret, self._sealing(context))
+            mean = total / weight
             layout.move(state, cast(float, config["step_size"]), mean)
             seen = int(key)
             keep(context, DECRYPTED, seen, mean[: layout.size(state)])
@@ -152,15 +153,14 @@ class HomomorphicClient:
         return context.state.array_records[MODEL]
 
 
-def opened_vector(
+def opened_sum(
     data: bytes, clear: NDArray[np.float64] | None, secret: SecretContext, sealing: Sealing
-) -> NDArray[np.float64]:
-    """The mean vector (d,) behind an aggregate: ``data`` is its ciphertext, empty where nothing is encrypted;
-    ``clear`` the sum of the clear parts with the sum of weights as the last value. Raises HEError."""
+) -> tuple[NDArray[np.float64], int]:
+    """The weighted sum (d,) and its weight behind an aggregate: ``data`` is its ciphertext, empty where nothing is
+    encrypted; ``clear`` the sum of the clear parts with the sum of weights as the last value. Raises HEError."""
     total = Ciphertext.from_bytes(data, secret.public) if data else None
     known = ClearSum(np.empty(0), 0) if clear is None else ClearSum(clear[:-1], int(clear[-1]))
-    vector, weight = sealing.decrypted(secret, total, known)
-    return vector / weight
+    return sealing.decrypted(secret, total, known)
 
 
 def ciphertext_array(data: bytes) -> Array:

@@ -80,7 +80,7 @@ def test_what_a_case_lacks_is_an_answer_of_its_own(digits):
     assert isinstance(answers[1], Reconstruction)
     with pytest.raises(NotApplicable, match=r"needs public \(rung L0\)"):
         reconstruct("prior", (), Knowledge((64,), 10))
-    with pytest.raises(NotApplicable, match="an update that the server can read"):
+    with pytest.raises(NotApplicable, match="an update that the adversary can read"):
         reconstruct("analytic", (), Knowledge((64,), 10))
 
 

@@ -158,7 +158,7 @@ def test_with_nothing_readable_attacks_still_say_what_they_lack(made):
     assert job.clients == (0, 1)
     outcome, _ = attack_outcome(made, SCENARIO.cells()[0], job, perform(job))
     assert outcome["status"] == "not_applicable"
-    assert outcome["reason"] == "needs an update that the server can read (rung L4)"
+    assert outcome["reason"] == "needs an update that the adversary can read (rung L4)"
 
 
 @pytest.mark.parametrize(("summed", "rung"), [((0, 2, 5), "L3"), ((0, 1, 2, 3, 4), "L2")])

@@ -2,9 +2,9 @@
 
 import pickle
 
-from fedsim import Adversary, Attack, Federation, Scenario
+from fedsim import Adversary, Attack, Federation, Scenario, vantage
 from fedsim.apps import client_app
-from fedsim.encryption import colluded, deploy
+from fedsim.encryption import deploy
 from fedsim.experiment import Experiment
 from fedsim.federation import federate, recording
 from fedsim.grids import open_grid
@@ -38,7 +38,7 @@ class Run:
         self.recorder = recording(wrap(self.grid), made.scenario, nodes)
         self.training = federate(self.recorder, made, nodes, deployment=self.deployment)
         self.seen = self.recorder.view(made.initial_model(), self.training.opened)
-        self.view = colluded(self.deployment, made.scenario, self.seen)
+        self.view = vantage.adversary_view(vantage.Run(made, self.recorder, self.training, self.deployment))
 
     @property
     def state(self):
