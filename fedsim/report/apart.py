@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim.report.blocks import Block, Folded, Prose, Section, Table
+from fedsim.report.hiding import hiding_blocks
 from fedsim.report.reading import Setting, cell_name, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, finite, number, plain
@@ -13,7 +14,7 @@ from fedsim.words import listed
 def evidence(context: Context) -> Section:
     """Proof that the controls were on: measured, not configured."""
     results, content = context.results, context.results.raw.get("evidence")
-    facts = _facts(context, content, "measured")
+    facts = _facts(context, {key: _without_costs(value) for key, value in (content or {}).items()}, "measured")
     if not facts:
         text = "No evidence was stored with this run: that the defences were on rests on the configuration alone."
         return Section("evidence", "Evidence that the defences were on", [Prose(text)])
@@ -32,8 +33,19 @@ def evidence(context: Context) -> Section:
     return Section(
         "evidence",
         "Evidence that the defences were on",
-        [*blocks, Folded("Every measurement, cell by cell", facts, printed=False)],
+        [
+            *blocks,
+            *hiding_blocks(context),
+            Folded("Every measurement, cell by cell", facts, printed=False),
+        ],
     )
+
+
+def _without_costs(measured: Any) -> Any:
+    """A cell's evidence without what stands, protocol beside protocol, in a section of its own."""
+    if not isinstance(measured, Mapping):
+        return measured
+    return {key: value for key, value in measured.items() if key not in ("cost", "cost_model")}
 
 
 def _proof(context: Context, content: Any, protocol: str, setting: Setting) -> list[object]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from attacks import available
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
+from fedsim.report.crowd import UNMEASURED, crowd_measured
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, at_most, finite, number, plain, size
@@ -170,6 +171,7 @@ def gaps(context: Context) -> Section:
     measured = {name for a in results.attacks for v in a.get("victims") or [] for name in v.get("figures") or {}}
     if "lpips" not in measured:
         items.append("LPIPS (perceptual similarity) was not measured: it needs weights that are not shipped.")
+    items += [] if crowd_measured(results) else [UNMEASURED]
     items += [
         "Membership, attribute and property inference, and attacks on the published model, were not part of this run.",
         f"Data other than {listed([setting_name(s) for s in results.settings if setting_name(s)]) or 'this data set'}, "

@@ -3,6 +3,7 @@
 from attacks.metrics import PSNR_CAP
 from fedsim.report import plots
 from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Section, Table
+from fedsim.report.crowd import crowd_blocks
 from fedsim.report.gallery import status
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name
 from fedsim.report.sections import Context
@@ -147,6 +148,7 @@ def utility(context: Context) -> Section:
         if drawings:
             blocks += [Heading(title.capitalize())] if title else []
             blocks.append(Row(drawings))
+    blocks += crowd_blocks(context)
     return Section("utility", "Leakage against utility", blocks or [Prose("There is nothing to plot in this run.")])
 
 

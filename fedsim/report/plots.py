@@ -67,10 +67,10 @@ def leakage_against_noise(points: list[Point], marks: Mapping[str, Mark], baseli
         seen = [(places[p.protocol], p) for p in points if attack in p.leakage]
         noisy = [(x, min(p.leakage[attack][1], CEILING)) for x, p in seen if p.noise]
         above.plot([x for x, _ in noisy], [y for _, y in noisy], color=QUIET, linestyle=dash, linewidth=1.2)
-        above.plot([], [], color=QUIET, linestyle=dash, marker="o", label=attack, **_filled(fill, QUIET))
+        above.plot([], [], color=QUIET, linestyle=dash, marker="o", label=attack, **filled(fill, QUIET))
         for x, point in seen:
             low, middle, high = (min(value, CEILING) for value in point.leakage[attack])
-            _interval(above, x, (low, middle, high), marks[point.protocol], fill)
+            interval(above, x, (low, middle, high), marks[point.protocol], fill)
             if point.leakage[attack][1] > CEILING:
                 above.annotate(
                     f"↑ {point.leakage[attack][1]:.0f}", (x, middle), (8, 0), textcoords="offset points", va="center"
@@ -78,10 +78,10 @@ def leakage_against_noise(points: list[Point], marks: Mapping[str, Mark], baseli
     if baseline is not None:
         above.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="guessing")
     above.set_ylabel(axis)
-    figure.legend(loc="outside upper center", ncols=_columns([*attacks, "guessing"]), fontsize=9, handlelength=2.6)
+    figure.legend(loc="outside upper center", ncols=columns([*attacks, "guessing"]), fontsize=9, handlelength=2.6)
     for point in points:
         if point.accuracy:
-            _interval(below, places[point.protocol], point.accuracy, marks[point.protocol], "full")
+            interval(below, places[point.protocol], point.accuracy, marks[point.protocol], "full")
     below.set_ylabel("accuracy")
     below.set_ylim(0, 1.04)
     below.set_xticks(
@@ -108,7 +108,7 @@ def accuracy_per_round(curves: Mapping[str, Mapping[int, list[float]]], marks: M
     axes.set_ylabel("accuracy on held-out data")
     axes.set_ylim(0, 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper center", ncols=_columns(list(curves)), fontsize=9)
+    figure.legend(loc="outside upper center", ncols=columns(list(curves)), fontsize=9)
     return figure
 
 
@@ -121,13 +121,13 @@ def _places(points: list[Point]) -> dict[str, float]:
     return places | {protocol: len(quiet) + 0.15 + noise - least for protocol, noise in noises.items()}
 
 
-def _interval(axes: Axes, x: float, span: tuple[float, float, float], mark: Mark, fill: Fill) -> None:
+def interval(axes: Axes, x: float, span: tuple[float, float, float], mark: Mark, fill: Fill) -> None:
     """A marker with its interval."""
     axes.plot([x, x], [span[0], span[2]], color=mark.colour, linewidth=2, solid_capstyle="butt")
-    axes.plot([x], [span[1]], marker=mark.code, color=mark.colour, markersize=8.5, **_filled(fill, mark.colour))
+    axes.plot([x], [span[1]], marker=mark.code, color=mark.colour, markersize=8.5, **filled(fill, mark.colour))
 
 
-def _filled(fill: Fill, colour: str) -> dict[str, Any]:
+def filled(fill: Fill, colour: str) -> dict[str, Any]:
     """How a marker is filled; a hollow one covers what lies behind it."""
     hollow = fill == "none"
     return {
@@ -138,7 +138,7 @@ def _filled(fill: Fill, colour: str) -> dict[str, Any]:
     }
 
 
-def _columns(labels: list[str]) -> int:
+def columns(labels: list[str]) -> int:
     """Columns of a legend that fit beside one another."""
     longest = max(map(len, labels), default=0)
     return 1 if longest > 24 else 2

@@ -93,7 +93,7 @@ def _column(context: Context, protocol: str, setting: Setting) -> dict[str, obje
         mean(finite(w.get(key)) for w in wire)
         for key in ("bytes_up_per_client_round", "bytes_down_per_client_round", "parameters")
     )
-    client, server = _by_stage(measured, "client_cpu_seconds"), _by_stage(measured, "server_cpu_seconds")
+    client, server = by_stage(measured, "client_cpu_seconds"), by_stage(measured, "server_cpu_seconds")
     work = {stage: spent for stage, spent in client.items() if stage != "train"}
     decryptor = [found for m in costs_of(context, protocol, setting) if (found := _decryptor(m))]
     stand_in = any(defence.get("mode") == "ideal" for defence in results.stacks.get(protocol, []))
@@ -115,7 +115,7 @@ def _column(context: Context, protocol: str, setting: Setting) -> dict[str, obje
         "largest error of the mean": number(max(_known(m.get("largest_error") for m in measured), default=None), 2),
         "who reads what": str(promises.get("reads") or MISSING),
         "security level": str(promises.get("security") or MISSING),
-        "drop-outs survived": Cell(str(promises.get("survives") or MISSING), _survivors(measured)),
+        "drop-outs survived": Cell(str(promises.get("survives") or MISSING), survivors(measured)),
         "accuracy": share(mean(results.accuracy_of(protocol, setting))),
     }
 
@@ -129,7 +129,7 @@ def _decryptor(measured: Json) -> tuple[float, float, float] | None:
     return party["bytes_in_per_round"], party["bytes_out_per_round"], party["cpu_seconds"] / rounds
 
 
-def _survivors(measured: Sequence[Json]) -> str:
+def survivors(measured: Sequence[Json]) -> str:
     """Between how many clients the sums of this run were over, and how many rounds ended without one."""
     if not measured:
         return ""
@@ -142,8 +142,8 @@ def _survivors(measured: Sequence[Json]) -> str:
 def _stages(context: Context, protocol: str, setting: Setting) -> list[list[object]]:
     measured = [m["cost"] for m in costs_of(context, protocol, setting)]
     wire = [cell.get("cost") or {} for cell in context.results.cells_of(protocol, setting)]
-    up, down = _by_stage(wire, "bytes_up_by_stage"), _by_stage(wire, "bytes_down_by_stage")
-    client, server = _by_stage(measured, "client_cpu_seconds"), _by_stage(measured, "server_cpu_seconds")
+    up, down = by_stage(wire, "bytes_up_by_stage"), by_stage(wire, "bytes_down_by_stage")
+    client, server = by_stage(measured, "client_cpu_seconds"), by_stage(measured, "server_cpu_seconds")
     order = list(STAGES)
     found = sorted(unique([*up, *down, *client, *server]), key=lambda s: order.index(s) if s in order else len(order))
     shown: tuple[tuple[Mapping[str, float], Callable[[Any], str]], ...] = (
@@ -159,7 +159,7 @@ def _stages(context: Context, protocol: str, setting: Setting) -> list[list[obje
     ]
 
 
-def _by_stage(records: Iterable[Json], key: str) -> dict[str, float]:
+def by_stage(records: Iterable[Json], key: str) -> dict[str, float]:
     """The mean of a figure over records, stage by stage; a stage's prefix on the wire is left out."""
     found: dict[str, list[float]] = {}
     for record in records:
