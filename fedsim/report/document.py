@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fedsim.report import apart, assurance, measured, protocols, sections
+from fedsim.report import apart, assurance, crafted, measured, protocols, sections
 from fedsim.report.blocks import Section, render
 from fedsim.report.page import PAGE
 from fedsim.report.reading import Results
@@ -16,11 +16,12 @@ from fedsim.report.style import CSS
 from fedsim.report.tiles import Pictures
 from fedsim.words import counted, listed
 
-SECTIONS: tuple[Callable[[Context], Section], ...] = (
+SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     sections.verdict,
     sections.who_sees_what,
     sections.gallery,
     measured.leakage,
+    crafted.detection,
     measured.utility,
     assurance.privacy,
     assurance.side_channels,
@@ -41,7 +42,7 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
     picture of another shape, OSError where ``out`` cannot be written.
     """
     context = Context(Results(results), Pictures(pictures))
-    body = [section(context) for section in SECTIONS]
+    body = [made for section in SECTIONS if (made := section(context)) is not None]
     page = render(
         PAGE,
         title=str(context.results.scenario.get("name") or "Unnamed scenario"),
