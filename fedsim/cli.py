@@ -13,15 +13,21 @@ from rich.table import Table
 
 from attacks import available
 from fedsim.again import attack_again, report_again
+from fedsim.check import check, write_junit
+from fedsim.difference import difference, load_results
 from fedsim.dry_run import forecast
 from fedsim.mistakes import BAD_INPUT, leave, mendable
-from fedsim.report.terminal import print_summary
+from fedsim.policy import Policy
+from fedsim.report.terminal import print_difference, print_summary
 from fedsim.run import Engine, Result, run
 from fedsim.scenario import Scenario
 from fedsim.scripts import available_scripts, load_scenario
 from fedsim.tasks import DATASETS, MODELS, PARTITIONS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+BROKEN = 1
+"""The exit code of a run that breaks its policy."""
 
 EngineFlag = Annotated[Engine, typer.Option(help="Where clients and attacks run.")]
 AddressFlag = Annotated[str | None, typer.Option(help="Join this Ray cluster (host:port) instead of starting one.")]
@@ -182,6 +188,35 @@ def attack_command(
 def report_command(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write the report of a run folder again from its results."""
     typer.echo(report_again(folder))
+
+
+@app.command("diff")
+@refuses_bad_input
+def diff_command(
+    a: Annotated[Path, typer.Argument(help="A run folder.")],
+    b: Annotated[Path, typer.Argument(help="Another run folder.")],
+) -> None:
+    """Say what changed between two runs, and whether it is within noise."""
+    print_difference(difference(load_results(a), load_results(b)), Console())
+
+
+@app.command("check")
+@refuses_bad_input
+def check_command(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    policy: Annotated[Path, typer.Option(help="The policy, a TOML file.")],
+    junit: Annotated[Path | None, typer.Option(help="Write the rulings as JUnit XML, too.")] = None,
+) -> None:
+    """Hold a run against a policy: exit code 1 where a rule is broken."""
+    rulings = check(load_results(folder), Policy.load(policy))
+    if junit:
+        write_junit(rulings, junit)
+    for ruling in rulings:
+        typer.echo(f"{'ok' if ruling.passed else 'BROKEN':6} {ruling.rule} ({ruling.setting}): {ruling.says}")
+    broken = sum(not ruling.passed for ruling in rulings)
+    typer.echo(f"{broken} of {len(rulings)} rules are broken" if broken else f"all {len(rulings)} rules hold")
+    if broken:
+        raise typer.Exit(BROKEN)
 
 
 @app.command("list")

@@ -20,6 +20,7 @@ def mendable(error: BaseException) -> list[str]:
     from pydantic import ValidationError
 
     from fedsim.grids import GridError
+    from fedsim.policy import PolicyError
     from fedsim.scenario import Part, explain
     from fedsim.scripts import ScriptError
     from fedsim.store import StoreError
@@ -27,7 +28,7 @@ def mendable(error: BaseException) -> list[str]:
 
     if isinstance(error, ValidationError):
         return explain(error) if error.title in {part.__name__ for part in Part.__subclasses__()} else []
-    if isinstance(error, ScriptError | StoreError | TaskError | GridError):
+    if isinstance(error, ScriptError | StoreError | TaskError | GridError | PolicyError):
         return [" ".join(str(error).split())]
     return []
 

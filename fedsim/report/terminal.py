@@ -1,6 +1,6 @@
-"""The table that a run ends with on the terminal."""
+"""The tables that commands end with on the terminal: of a run, and of what changed between two."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.difference import ALONE, SAME, Changed, Difference
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name
 from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, share, shown, size, unclaimed
 
@@ -71,3 +72,31 @@ def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, A
             text = "\n".join(filter(None, [head, bounds and f"[{bounds}", worst, rebuilt, doubt]))
             return [text, share((entry.get("fractions") or {}).get("30")), labels]
     return [doubt or ("no figure" if labels == MISSING else "labels only"), MISSING, labels]
+
+
+def print_difference(found: Difference, console: Console) -> None:
+    """Print what differs between two runs; figures that are the same in both are counted alone."""
+    _changes("Scenario", found.scenario, console)
+    _changes("Surroundings", found.surroundings, console)
+    table = Table(title="Figures", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for head in ("setting", "figure", "A", "B", "p", "reading"):
+        table.add_column(head, overflow="fold")
+    differing = [figure for figure in found.figures if figure.reading not in (SAME, ALONE)]
+    for figure in differing:
+        values = [MISSING if value is None else f"{value:.4g} {figure.unit}" for value in (figure.a, figure.b)]
+        chance = MISSING if figure.p is None else f"{figure.p:.3f}"
+        table.add_row(*map(Text, (figure.setting, figure.what, *values, chance, figure.reading)))
+    if differing:
+        console.print(table)
+    for reading, words in ((SAME, "the same in both"), (ALONE, "in one run only")):
+        count = sum(figure.reading == reading for figure in found.figures)
+        console.print(f"{count} of {len(found.figures)} figures are {words}")
+
+
+def _changes(title: str, changes: Sequence[Changed], console: Console) -> None:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for head in ("what", "A", "B"):
+        table.add_column(head, overflow="fold")
+    for change in changes:
+        table.add_row(*(Text(MISSING if value is None else str(value)) for value in (change.what, change.a, change.b)))
+    console.print(table if changes else f"{title}: the same")

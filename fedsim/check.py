@@ -1,0 +1,164 @@
+"""Holding a run against a policy: every rule in every setting, passed or broken, with the reason."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsim.policy import Leakage, Policy, PolicyError
+from fedsim.proof import proofs
+from fedsim.scenario import Scenario
+from fedsim.words import rung_step
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """One rule in one setting; ``says`` gives the figures on which it passed or broke."""
+
+    rule: str
+    setting: str
+    passed: bool
+    says: str
+
+
+def check(results: Mapping[str, Any], policy: Policy) -> list[Ruling]:
+    """Every ruling of ``policy`` on the content of a results.json. What was not measured counts as broken.
+
+    Raises PolicyError where ``policy.where`` names no setting of the run.
+    """
+    cells = [cell for cell in results["cells"] if _covered(cell["labels"], policy)]
+    if not cells:
+        axes = "; ".join(f"{axis}: {', '.join(labels)}" for axis, labels in results["axes"].items()) or "no axes"
+        raise PolicyError(f"where = {policy.where}: the run has no such setting; it compares {axes}")
+    rulings = [*_finished(cells), *_protected(results, cells)]
+    if policy.min_seeds is not None:
+        rulings += _seeds(cells, policy.min_seeds)
+    for cell in cells:
+        rulings += _cell(cell, results["evidence"].get(cell["digest"], {}), policy)
+    rows = [row for row in results["summary"] if _covered(row["labels"], policy)]
+    for rule in policy.leakage:
+        for setting in sorted({_setting(cell) for cell in cells}):
+            rulings += _leakage(rule, setting, [row for row in rows if _setting(row) == setting])
+    return rulings
+
+
+def _covered(labels: Mapping[str, str], policy: Policy) -> bool:
+    return all(labels.get(axis) == label for axis, label in policy.where.items())
+
+
+def _setting(entry: Row) -> str:
+    return ", ".join(entry["labels"].values()) or "the only setting"
+
+
+def _name(cell: Row) -> str:
+    return f"{_setting(cell)}, seed {cell['seed']}"
+
+
+def _finished(cells: Sequence[Row]) -> Iterator[Ruling]:
+    for cell in cells:
+        yield Ruling("every cell finished", _name(cell), cell["status"] == "done", str(cell["cause"] or "finished"))
+
+
+def _protected(results: Mapping[str, Any], cells: Sequence[Row]) -> Iterator[Ruling]:
+    """Each defence of each cell was on. A result without evidence proves nothing, whatever its figures."""
+    protocols = {
+        cell.digest: cell.scenario.model_dump(mode="json")["protocol"]
+        for cell in Scenario(**results["scenario"]).cells()
+    }
+    for cell in cells:
+        if cell["digest"] not in protocols:
+            yield Ruling("evidence", _name(cell), False, "the cell is none of the scenario's")
+            continue
+        for proof in proofs(protocols[cell["digest"]], cell, results["evidence"].get(cell["digest"], {})):
+            says = "; ".join(proof.lacking) or "measured while it worked"
+            yield Ruling(f"evidence of {proof.defence}", _name(cell), proof.shown, says)
+
+
+def _seeds(cells: Sequence[Row], least: int) -> Iterator[Ruling]:
+    for setting in sorted({_setting(cell) for cell in cells}):
+        done = sum(_setting(cell) == setting and cell["status"] == "done" for cell in cells)
+        yield Ruling("min_seeds", setting, done >= least, f"{done} of at least {least} seeds")
+
+
+def _cell(cell: Row, evidence: Row, policy: Policy) -> Iterator[Ruling]:
+    if policy.max_epsilon is not None:
+        epsilon = (cell["privacy"] or {}).get("epsilon")
+        held = epsilon is not None and epsilon <= policy.max_epsilon
+        says = "no epsilon holds" if epsilon is None else f"epsilon {epsilon:.3g}"
+        yield Ruling("max_epsilon", _name(cell), held, f"{says}, at most {policy.max_epsilon:g}")
+    if policy.min_cohort is not None:
+        fewest = _fewest(cell, evidence)
+        says = "the server could read nothing" if fewest is None else f"{fewest} clients in what the server could read"
+        held = fewest is None or fewest >= policy.min_cohort
+        yield Ruling("min_cohort", _name(cell), held, f"{says}, at least {policy.min_cohort}")
+    if policy.min_accuracy is not None:
+        accuracy = cell["training"][-1].get("accuracy") if cell["training"] else None
+        held = accuracy is not None and accuracy >= policy.min_accuracy
+        says = "not measured" if accuracy is None else f"accuracy {accuracy:.3f}"
+        yield Ruling("min_accuracy", _name(cell), held, f"{says}, at least {policy.min_accuracy:g}")
+
+
+def _fewest(cell: Row, evidence: Row) -> int | None:
+    """The fewest clients behind anything that crossed the wire readably, or that an attack could start on."""
+    wire = evidence.get("wire", {})
+    if "plain" in wire.get("forms", ["plain"]):
+        return 1
+    read = [a["contributors"] for a in cell["attacks"] if a["status"] != "not_applicable" and a["rung"] != "L0"]
+    summed = [evidence.get("cost", {}).get("fewest_in_a_sum", 1)] if wire.get("readable_updates") else []
+    return min([*read, *summed], default=None)
+
+
+def _leakage(rule: Leakage, setting: str, rows: Sequence[Row]) -> Iterator[Ruling]:
+    judged = [row for row in rows if row["rung"] != "L0" and rung_step(row["rung"]) <= rung_step(rule.up_to)]
+    name = f"leakage of {rule.asset} up to {rule.up_to}"
+    for attack in rule.attacks:
+        if not any(row["attack"] == attack for row in rows):
+            yield Ruling(name, setting, False, f"{attack} was not run")
+    if not judged and not rule.attacks:
+        yield Ruling(name, setting, False, f"no attack at {rule.up_to} or below was run")
+    for row in judged:
+        passed, says = _verdict(rule, row)
+        yield Ruling(name, setting, passed, f"{row['attack']}, round {row['round']}, at {row['rung']}: {says}")
+
+
+def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
+    """Whether one summary row keeps to the rule; an attack that proved nothing keeps to none."""
+    if row["statuses"] == ["not_applicable"]:
+        return True, str(row["verdict"])
+    if undone := sorted(set(row["statuses"]) - {"done", "not_applicable"}):
+        return False, f"proves nothing: {', '.join(undone)}"
+    if rule.asset == "examples":
+        return _examples(rule, row)
+    found = [r for r in row["readings"] if (r["what"] == "labels") == (rule.asset == "labels")]
+    if not found:
+        return True, f"claims nothing about {rule.asset}"
+    worst = max(found, key=lambda reading: reading["high"])
+    says = f"{worst['right']:.2f} right, up to {worst['high']:.2f} (guessing {worst['guess']:.2f})"
+    return worst["high"] <= rule.at_most, f"{says}, at most {rule.at_most:g}"
+
+
+def _examples(rule: Leakage, row: Row) -> tuple[bool, str]:
+    if row["n"] == 0:
+        return True, "claims no examples"
+    if rule.metric in ("rebuilt", "identified"):
+        share = row["recovered" if rule.metric == "rebuilt" else "identified"]
+        return share <= rule.at_most, f"{rule.metric} {share:.2f} of {row['n']}, at most {rule.at_most:g}"
+    if row["metric"] != rule.metric:
+        return False, f"measured {row['metric']}, not {rule.metric}: this data has no {rule.metric}"
+    says = f"{row['metric']} {row['median']:.3g} {row['unit']}, up to {row['high']:.3g}"
+    return row["high"] <= rule.at_most, f"{says}, at most {rule.at_most:g}"
+
+
+def write_junit(rulings: Sequence[Ruling], path: Path) -> None:
+    """Write the rulings as JUnit XML, a test case each, for the CI systems that show it."""
+    broken = sum(not ruling.passed for ruling in rulings)
+    suite = ElementTree.Element("testsuite", name="fedsim", tests=str(len(rulings)), failures=str(broken))
+    for ruling in rulings:
+        case = ElementTree.SubElement(suite, "testcase", classname=ruling.setting, name=ruling.rule)
+        if not ruling.passed:
+            ElementTree.SubElement(case, "failure", message=ruling.says)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

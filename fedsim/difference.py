@@ -1,0 +1,175 @@
+"""What changed between two runs: their scenarios, their surroundings, and each figure, told apart from its noise."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import permutation_test
+
+from fedsim.seeds import numpy_generator
+from fedsim.store import SCHEMA_VERSION, StoreError, read_json
+
+LEVEL = 0.05
+"""A change is called one where chance alone would give such a one less often than this."""
+FEW = 4
+"""With fewer figures on a side, no test at this level could tell a change from chance."""
+
+SAME, ALONE = "the same", "in one run only"
+"""Readings that need no figures to be told."""
+
+Key = tuple[tuple[tuple[str, str], ...], str, int]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A setting or a surrounding that differs; None stands for absent."""
+
+    what: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure in both runs; ``p`` is that of a permutation test on the medians, None where none can be made."""
+
+    setting: str
+    what: str
+    unit: str
+    a: float | None
+    b: float | None
+    p: float | None
+    reading: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two runs side by side."""
+
+    scenario: tuple[Changed, ...]
+    surroundings: tuple[Changed, ...]
+    figures: tuple[Figure, ...]
+
+
+def load_results(folder: Path | str) -> Mapping[str, Any]:
+    """The results of a run folder; raises StoreError where there are none, or of another schema version."""
+    path = Path(folder) / "results.json"
+    if not path.is_file():
+        raise StoreError(f"{folder}: holds no results.json; run the scenario, or go on with --resume")
+    results = read_json(path)
+    version = results.get("schema_version") if isinstance(results, dict) else None
+    if version != SCHEMA_VERSION:
+        raise StoreError(f"{path}: schema {version}, this is {SCHEMA_VERSION}; run the scenario again")
+    return dict(results)
+
+
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
+    """Compare the contents of two results.json."""
+    surroundings = [(run["environment"], run.get("fedsim")) for run in (a, b)]
+    flat = [
+        {"fedsim": version, **dict(_flat({k: v for k, v in around.items() if k not in ("date", "commands")}))}
+        for around, version in surroundings
+    ]
+    return Difference(
+        scenario=_changes(dict(_flat(a["scenario"])), dict(_flat(b["scenario"]))),
+        surroundings=_changes(*flat),
+        figures=(*_leakage(a, b), *_utility(a, b)),
+    )
+
+
+def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by dotted path; a list of plain values is one leaf."""
+    items: Any = content.items() if isinstance(content, Mapping) else enumerate(content) if _nested(content) else None
+    if items is None or not content:
+        yield path, content
+        return
+    for name, value in items:
+        yield from _flat(value, f"{path}.{name}" if path else str(name))
+
+
+def _nested(content: Any) -> bool:
+    return isinstance(content, list) and any(isinstance(item, dict | list) for item in content)
+
+
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Changed, ...]:
+    return tuple(Changed(name, a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name))
+
+
+def _leakage(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
+    rows = [{_key(row): row for row in run["summary"]} for run in (a, b)]
+    samples = [_samples(run) for run in (a, b)]
+    for key in sorted({*rows[0], *rows[1]}):
+        labels, attack, round = key
+        there = rows[0].get(key) or rows[1][key]
+        setting = ", ".join([*(value for _, value in labels)])
+        what, unit = f"{attack}, round {round}: median {there['metric']}", str(there["unit"])
+        values = [sample.get((key, there["metric"]), []) for sample in samples]
+        yield _figure(setting, what, unit, values, [key in held for held in rows])
+
+
+def _utility(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
+    for what, unit, read in _UTILITY:
+        by_setting: list[dict[str, list[float]]] = []
+        for run in (a, b):
+            found: dict[str, list[float]] = {}
+            for cell in run["cells"]:
+                value = read(cell)
+                held = found.setdefault(", ".join(cell["labels"].values()), [])
+                held += [] if value is None else [float(value)]
+            by_setting.append(found)
+        for setting in sorted({*by_setting[0], *by_setting[1]}):
+            values = [found.get(setting, []) for found in by_setting]
+            if any(values):
+                yield _figure(setting, what, unit, values, [setting in found for found in by_setting])
+
+
+_UTILITY = (
+    ("accuracy after training", "", lambda cell: cell["training"][-1].get("accuracy") if cell["training"] else None),
+    ("epsilon", "", lambda cell: (cell["privacy"] or {}).get("epsilon")),
+    ("bytes up a client and round", "B", lambda cell: cell["cost"].get("bytes_up_per_client_round")),
+)
+
+
+def _figure(setting: str, what: str, unit: str, values: Sequence[Sequence[float]], held: Sequence[bool]) -> Figure:
+    medians = [float(np.median(side)) if len(side) else None for side in values]
+    p = _chance(setting + what, *values)
+    if not all(held):
+        reading = ALONE
+    elif list(values[0]) == list(values[1]):
+        reading = SAME
+    elif p is None:
+        reading = f"differs; with fewer than {FEW} figures a side, noise cannot be told from change"
+    else:
+        reading = "changed" if p < LEVEL else "within noise"
+    return Figure(setting, what, unit, medians[0], medians[1], p, reading)
+
+
+def _chance(name: str, a: Sequence[float], b: Sequence[float]) -> float | None:
+    """How often shuffling the figures between the runs moves the medians as far apart."""
+    if min(len(a), len(b)) < FEW:
+        return None
+
+    def apart(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.median(x) - np.median(y))
+
+    test = permutation_test((a, b), apart, vectorized=False, n_resamples=1999, rng=numpy_generator(0, "diff", name))
+    return float(test.pvalue)
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return tuple(sorted(row["labels"].items())), row["attack"], row["round"]
+
+
+def _samples(run: Mapping[str, Any]) -> dict[tuple[Key, str], list[float]]:
+    """Every example's figures, by setting, attack, round and metric."""
+    found: dict[tuple[Key, str], list[float]] = {}
+    for cell in run["cells"]:
+        for attack in cell["attacks"]:
+            key = _key({"labels": cell["labels"], "attack": attack["name"], "round": attack["round"]})
+            for victim in attack["victims"]:
+                for metric, values in victim["figures"].items():
+                    kept = [value for value in values if value is not None] if isinstance(values, list) else [values]
+                    found.setdefault((key, metric), []).extend(kept)
+    return found

@@ -1,0 +1,211 @@
+"""What a review rests on: two runs told apart from noise, and a policy that missing evidence cannot pass."""
+
+import copy
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from fedsim import ClientDP, Federation, Scenario, SecureAggregation, Task, run
+from fedsim.check import check, write_junit
+from fedsim.difference import difference, load_results
+from fedsim.policy import Policy, PolicyError
+from fedsim.store import StoreError
+
+ROOT = Path(__file__).parents[2]
+POLICY = """
+schema_version = 1
+where = { protocol = "DP + SA" }
+max_epsilon = 20
+min_cohort = 5
+min_seeds = 2
+
+[[leakage]]
+metric = "psnr"
+at_most = 20
+attacks = ["analytic"]
+"""
+
+
+def scenario(**changes):
+    noisy = ClientDP(clip=1.0, noise_multiplier=0.5)
+    fields = {
+        "name": "review",
+        "task": Task(dataset="digits", model_options={"hidden": [16]}),
+        "federation": Federation(clients=5),
+        "attacks": ["analytic", "prior"],
+        "seeds": [0, 1],
+        "compare": {"protocol": {"none": [], "DP": [noisy], "DP + SA": [noisy, SecureAggregation(clip=4.0)]}},
+    }
+    return Scenario(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return run(scenario(), tmp_path_factory.mktemp("review") / "a").out
+
+
+@pytest.fixture
+def results(folder):
+    return copy.deepcopy(load_results(folder))
+
+
+@pytest.fixture
+def policy(tmp_path):
+    (tmp_path / "policy.toml").write_text(POLICY)
+    return Policy.load(tmp_path / "policy.toml")
+
+
+def broken(results, policy):
+    return {ruling.rule: ruling.says for ruling in check(results, policy) if not ruling.passed}
+
+
+def changed(policy, **fields):
+    return Policy(**{**policy.model_dump(), **fields})
+
+
+def test_a_protected_setting_passes_and_a_bare_one_does_not(results, policy):
+    assert broken(results, policy) == {}
+    found = broken(results, changed(policy, where={"protocol": "none"}))
+    assert set(found) == {"max_epsilon", "min_cohort", "leakage of examples up to L11"}
+    assert "psnr" in found["leakage of examples up to L11"]
+    assert "1 clients" in found["min_cohort"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule", "says"),
+    [
+        (lambda e: e.clear(), "evidence of client_dp", "no client measured"),
+        (lambda e: e["clients"]["client_dp.noise_std"].update(min=0.1), "evidence of client_dp", "noise of 0.1"),
+        (lambda e: e["clients"]["client_dp.norm_after"].update(max=1.1), "evidence of client_dp", "above the clip"),
+        (lambda e: e["clients"]["client_dp.noise_std"].update(count=3), "evidence of client_dp", "3 of 5 updates"),
+        (lambda e: e["wire"].update(forms=["masked", "plain"]), "evidence of secure_aggregation", "plain crossed"),
+        (lambda e: e["wire"].pop("masked_byte_p_value"), "evidence of secure_aggregation", "not tested"),
+        (lambda e: e["wire"].update(masked_byte_p_value=1e-9), "evidence of secure_aggregation", "not uniform"),
+    ],
+)
+def test_missing_or_spoiled_evidence_cannot_pass(results, policy, spoil, rule, says):
+    for cell in [cell for cell in results["cells"] if cell["labels"] == {"protocol": "DP + SA"}]:
+        spoil(results["evidence"][cell["digest"]])
+    assert says in broken(results, policy)[rule]
+
+
+def test_what_was_not_done_cannot_pass(results, policy):
+    assert (
+        "idlg was not run" in broken(results, changed(policy, leakage=[{"at_most": 0, "attacks": ["idlg"]}])).values()
+    )
+    assert broken(results, changed(policy, min_seeds=3)).keys() == {"min_seeds"}
+    results["cells"][0].update(labels={"protocol": "DP + SA"}, status="failed", cause="it broke")
+    assert broken(results, policy)["every cell finished"] == "it broke"
+    for row in results["summary"]:
+        row["statuses"] = ["diverged"]
+    assert "proves nothing: diverged" in broken(results, policy)["leakage of examples up to L11"]
+    results["summary"] = []
+    assert "was not run" in broken(results, policy)["leakage of examples up to L11"]
+
+
+def test_secure_aggregation_that_was_only_imagined_is_no_evidence(tmp_path, policy):
+    ideal = SecureAggregation(clip=4.0, mode="ideal")
+    result = run(scenario(seeds=[0], compare=None, protocol=[ideal]), tmp_path / "ideal")
+    found = broken(result.results, changed(policy, where={}, max_epsilon=None, min_seeds=None))
+    assert "no cryptography ran" in found["evidence of secure_aggregation"]
+
+
+def test_a_rung_below_which_nothing_was_tried_is_not_passed(results, policy):
+    rule = {"metric": "psnr", "at_most": 20, "up_to": "L1"}
+    assert "no attack at L1" in broken(results, changed(policy, leakage=[rule]))["leakage of examples up to L1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max_epsilom = 3", "nearest: max_epsilon"),
+        ("[[leakage]]\nat_most = 1\nmetrik = 'psnr'", "nearest: metric"),
+        ("[[leakage]]\nat_most = 1\nmetric = 'psnrr'", "nearest: psnr"),
+        ("[[leakage]]\nat_most = 1\nup_to = 'L12'", "no rung"),
+        ("[[leakage]]\nat_most = 1\nattacks = ['analitic']", "nearest: analytic"),
+        ("max_epsilon = -1", "greater than 0"),
+        ("where = 3", "where"),
+        ("max_epsilon = ", "is no TOML"),
+    ],
+)
+def test_a_policy_with_a_mistake_is_refused(tmp_path, text, says):
+    path = tmp_path / "policy.toml"
+    path.write_text("schema_version = 1\n" + text)
+    with pytest.raises(PolicyError, match=says):
+        Policy.load(path)
+    path.write_text("schema_version = 2\n" + POLICY.replace("schema_version = 1", ""))
+    with pytest.raises(PolicyError, match="schema_version"):
+        Policy.load(path)
+
+
+def test_a_setting_that_the_run_lacks_is_named(results, policy):
+    with pytest.raises(PolicyError, match=r"no such setting.*DP \+ SA"):
+        check(results, changed(policy, where={"protocol": "HE"}))
+
+
+def test_the_command_line_tells_pass_broken_and_bad_input_apart(folder, tmp_path):
+    path, junit = tmp_path / "policy.toml", tmp_path / "reports" / "junit.xml"
+
+    def fedsim(*words):
+        return subprocess.run([sys.executable, "-m", "fedsim", *words], cwd=ROOT, capture_output=True, text=True)
+
+    path.write_text(POLICY)
+    assert fedsim("check", folder, "--policy", path).returncode == 0
+    path.write_text(POLICY.replace("DP + SA", "none"))
+    done = fedsim("check", folder, "--policy", path, "--junit", junit)
+    assert done.returncode == 1
+    assert "BROKEN max_epsilon (none, seed 0): no epsilon holds" in done.stdout
+    suite = ElementTree.parse(junit).getroot()
+    failures = [case for case in suite if case.find("failure") is not None]
+    assert int(suite.get("failures")) == len(failures) > 0
+    path.write_text("nonsense")
+    assert fedsim("check", folder, "--policy", path).returncode == 2
+    assert fedsim("check", tmp_path, "--policy", path).returncode == 2
+    done = fedsim("diff", folder, folder)
+    assert done.returncode == 0
+    assert "Scenario: the same" in done.stdout
+
+
+def test_junit_names_every_ruling(results, policy, tmp_path):
+    rulings = check(results, policy)
+    write_junit(rulings, tmp_path / "junit.xml")
+    assert len(ElementTree.parse(tmp_path / "junit.xml").getroot()) == len(rulings)
+
+
+def test_a_run_differs_in_nothing_from_itself(results):
+    found = difference(results, results)
+    assert not found.scenario
+    assert not found.surroundings
+    assert {figure.reading for figure in found.figures} == {"the same"}
+
+
+def test_a_change_is_told_from_noise(results, tmp_path):
+    seeds = run(scenario(seeds=[2, 3]), tmp_path / "seeds").results
+    found = difference(results, seeds)
+    assert [change.what for change in found.scenario] == ["seeds"]
+    readings = {(f.setting, f.what): f for f in found.figures}
+    assert readings["DP + SA", "analytic, round 1: median psnr"].reading == "within noise"
+
+    louder = copy.deepcopy(results)
+    for cell in louder["cells"]:
+        for attack in cell["attacks"]:
+            for victim in attack["victims"]:
+                victim["figures"]["psnr"] = [value + 30 for value in victim["figures"]["psnr"]]
+    readings = {(f.setting, f.what): f for f in difference(results, louder).figures}
+    assert readings["DP + SA", "analytic, round 1: median psnr"].reading == "changed"
+    assert readings["none", "analytic, round 1: median psnr"].reading.startswith("differs; with fewer than")
+
+
+def test_results_of_another_schema_are_refused(folder, tmp_path):
+    with pytest.raises(StoreError, match=r"holds no results\.json"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(StoreError, match="schema 99"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text('{"schema_ver')
+    with pytest.raises(StoreError, match="cannot be read"):
+        load_results(tmp_path)
