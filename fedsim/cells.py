@@ -22,6 +22,7 @@ from fedsim.outcome import attack_outcome, baseline_pictures
 from fedsim.planting import check_place
 from fedsim.protection import protection
 from fedsim.report.progress import Progress
+from fedsim.residue import residue
 from fedsim.scenario import Attack, Cell
 from fedsim.store import (
     RunFolder,
@@ -99,7 +100,9 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     kept = training or Training(tuple(history), {})
     with one_thread():
         costs = costs_of(experiment, kept, log, bytes_on_the_wire(view)) if training else {}
-    found = measured(cause, view, log, timings, kept.protocol, costs)
+    shown = residue(cell.scenario, kept.history, log.bare())
+    protocol = {**kept.protocol, **({"what_sums_give_away": shown} if shown else {})}
+    found = measured(cause, view, log, timings, protocol, costs)
     save_training(place, experiment, kept, view, {**found, "detection": detections.rows})
 
 

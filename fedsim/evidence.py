@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacks import Message, View
 from crypto.secagg.evidence import uniformity
+from crypto.secagg.residue import cohort_per_coordinate
 from crypto.secagg.wire import FRAME_BYTES
 from strategies.clock import CPU, ROUND
 from strategies.sample import DECRYPTED, PLAIN, kept
@@ -68,6 +69,14 @@ class EvidenceLog:
             if round in got
         ]
         return max(errors, default=None)
+
+    def bare(self) -> dict[int, float]:
+        """Round -> the share of the sampled coordinates at which one client alone put something into the sum."""
+        return {
+            round: float((cohort_per_coordinate(vectors != 0) == 1).mean())
+            for round, (vectors, _) in self._plain.items()
+            if len(vectors) > 1
+        }
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU seconds of all clients over all rounds, stage by stage."""

@@ -22,6 +22,7 @@ from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
 from strategies.client_checks import BulletinBoard, ClientChecks
+from strategies.differencing import differenced
 from strategies.federated import FederatedMean
 from strategies.he_deployment import Deployment
 from strategies.he_server import SERVERS
@@ -106,7 +107,8 @@ def federate(
     protocol = {**protocol_evidence(strategy), **lies_told(strategy)}
     if planter is not None:
         protocol |= planter.evidence(strategy)
-    opened, spent = tuple(strategy.opened), dict(strategy.clock.seconds)
+    isolated = differenced(strategy.opened) if scenario.adversary.across_rounds else []
+    opened, spent = (*strategy.opened, *isolated), dict(strategy.clock.seconds)
     planted = dict(planter.planted) if planter else {}
     return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means), strategy, planted)
 

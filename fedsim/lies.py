@@ -8,6 +8,7 @@ from attacks.surgery import plant_silence
 from attacks.view import Knowledge
 from crypto.secagg.lies import LIES
 from fedsim.names import nearest
+from strategies.base import Stage
 from strategies.differencing import CLAIM, DIFFERENCING, DifferencingMean
 from strategies.federated import FederatedMean
 from strategies.flower_lies import FLOWER_LIES
@@ -61,6 +62,8 @@ def collusion_problems(scenario: "Scenario") -> list[str]:
 def lie_problems(scenario: "Scenario") -> list[str]:
     """Why this scenario's lie cannot be told in its protocol."""
     adversary, clients = scenario.adversary, scenario.federation.clients
+    if adversary.across_rounds and (scenario.federation.rounds < 2 or not _sums(scenario)):
+        return ["adversary.across_rounds = True: needs two rounds, and a protocol that opens their sums; set False"]
     aggregation = next((d for d in scenario.protocol if isinstance(d, SecureAggregation)), None)
     if adversary.lie is None:
         return []
@@ -93,6 +96,10 @@ def lie_problems(scenario: "Scenario") -> list[str]:
     if aggregation.profile == FLOWER and adversary.lie not in FLOWER_LIES:
         problems.append(f"adversary.lie = {adversary.lie!r}: against {FLOWER!r} choose from {', '.join(FLOWER_LIES)}")
     return problems
+
+
+def _sums(scenario: "Scenario") -> bool:
+    return any(defence.stage == Stage.HIDE for defence in scenario.protocol)
 
 
 def server_of(scenario: "Scenario", aggregation: SecureAggregation, mute: Mute, **common: Any) -> FederatedMean:
@@ -131,5 +138,6 @@ def opening_words(scenario: "Scenario") -> str:
     """What the server does, as the threat model's first sentence."""
     adversary = scenario.adversary
     if adversary.lie is None:
-        return f"The server runs the protocol as agreed and is curious ({adversary.kind.replace('_', '-')})."
+        more = " It subtracts the sums of rounds whose cohorts differ." if adversary.across_rounds else ""
+        return f"The server runs the protocol as agreed and is curious ({adversary.kind.replace('_', '-')}).{more}"
     return f"The server lies to read client {adversary.victim} ({adversary.lie}). {CLAIMS[adversary.lie]}"

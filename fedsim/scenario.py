@@ -160,6 +160,9 @@ class Adversary(Part):
     victim: int = Field(0, ge=0)
     """The client whose update a lie, or a plant that is after one client, is to read."""
 
+    across_rounds: bool = False
+    """Whether it also solves the sums of rounds with different cohorts for single clients' updates."""
+
     @model_validator(mode="after")
     def _tells_a_lie_that_exists(self) -> Self:
         if problems := adversary_problems(self) + planter_problems(self):

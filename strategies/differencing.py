@@ -13,7 +13,6 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
 from crypto.secagg.residue import difference_rounds
-from strategies.federated import RoundRecord
 from strategies.lying_server import told
 from strategies.opened import Opened
 from strategies.secagg_server import SecureFederatedMean
@@ -24,7 +23,7 @@ DIFFERENCING = "differencing"
 CLAIM = "Send the same model again, to everybody but the victim: the two rounds' sums differ by the victim's update."
 
 
-def participation(sums: Sequence[tuple[int, ...]]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+def participation(sums: Sequence[Sequence[int]]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
     """Whose updates each sum adds up, as rows over the clients from 0 to the last one named."""
     took_part = np.zeros((len(sums), 1 + max((max(clients) for clients in sums), default=-1)), np.bool_)
     for row, clients in zip(took_part, sums, strict=True):
@@ -32,11 +31,9 @@ def participation(sums: Sequence[tuple[int, ...]]) -> np.ndarray[tuple[int, int]
     return took_part
 
 
-def alone(rounds: Sequence[RoundRecord]) -> tuple[int, ...]:
-    """The clients whose updates the sums of these rounds give away, as far as updates do not change between them."""
-    cohorts = [tuple(record.answered) for record in rounds if record.answered and record.aborted is None]
-    matrix = participation(cohorts)
-    found = difference_rounds(np.zeros((len(cohorts), 0)), matrix)
+def alone(sums: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The clients whose updates sums over these cohorts give away, as far as updates do not change between them."""
+    found = difference_rounds(np.zeros((len(sums), 0)), participation(sums))
     return tuple(np.flatnonzero(found.isolated).tolist())
 
 
