@@ -65,7 +65,9 @@ class Knowledge:
     tensors/sequences over the first input axis. ``public`` is (N, *input_shape), ``public_labels`` (N,).
     ``batch_stats`` maps buffer names to the private batch's statistics. ``planted`` describes what a malicious
     server put into the model, e.g. ``{"kind": "imprint", "layer": "<module name>"}``. ``columns`` is the schema of a
-    table: which inputs are numbers, and which are the one-hot blocks of categories.
+    table: which inputs are numbers, and which are the one-hot blocks of categories. ``architecture`` is the model
+    untrained, ``epochs`` how often each example was trained on over all rounds, and ``member_rate`` the share of the
+    candidates that are members: what it takes to train models like the finished one.
     """
 
     input_shape: tuple[int, ...]
@@ -83,6 +85,9 @@ class Knowledge:
     public_labels: Tensor | None = None
     planted: Mapping[str, Any] | None = None
     columns: tuple[Column, ...] | None = None
+    architecture: nn.Module | None = None
+    epochs: int | None = None
+    member_rate: float | None = None
 
     def granted(self) -> tuple[str, ...]:
         """Names of the optional facts that were granted."""

@@ -30,6 +30,9 @@ KNOWLEDGE = {
     "public_labels": "the labels of that public data",
     "columns": "the columns, where the data are a table",
     "planted": "what it planted in the model itself",
+    "architecture": "the architecture of the finished model",
+    "epochs": "how often each example was trained on",
+    "member_rate": "which share of the candidates are members",
 }
 
 

@@ -1,0 +1,121 @@
+"""LiRA: a record's log odds under the finished model, held against models trained with the record and without it.
+
+Carlini et al. 2022, algorithms 1 and 2. The shadow models are the adversary's own, on data that it holds.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from attacks import known_members
+from attacks.inference import Claim, InferenceNeeds, Targets, inference
+from attacks.membership_model import logit_gap
+from attacks.membership_updates import records
+from attacks.oracle import Oracle
+from attacks.shadows import Recipe, train_shadows
+from attacks.view import Budget, Knowledge, NotApplicable
+
+_SHADOWS = 64
+_FEWEST = 8
+_RECIPE = ("architecture", "learning_rate", "local_batch_size", "epochs")
+_PRIOR = 16.0
+"""Shadow models that the common variance counts for, beside a record's own."""
+
+
+@inference(
+    "lira_online",
+    paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 1",
+    claim="whether a record was trained on, by the likelihood ratio over models trained with it and without it",
+    needs=InferenceNeeds("L1", "oracle", "rounded", knowledge=(*_RECIPE, "member_rate")),
+    sanity=lambda: known_members.finished("confidences", (*_RECIPE, "member_rate")),
+)
+def lira_online(
+    source: Oracle, knowledge: Knowledge, targets: Targets, generator: torch.Generator, budget: Budget
+) -> Claim:
+    """``budget.iterations`` shadows (64 without), each on ``member_rate`` of the candidates and of the public data.
+
+    The candidates are in the adversary's hands, so that it may train on them; which ones were members, it is not told.
+    """
+    inputs, labels = records(targets)
+    public, theirs = _public(knowledge, inputs, labels)
+    rate, count = knowledge.member_rate or 0.5, _shadows(budget)
+    if not 0 < rate < 1:
+        raise ValueError(f"member_rate = {rate}: must be between 0 and 1")
+    pool, truth = torch.cat([inputs, public]), torch.cat([labels, theirs])
+    # Every candidate in the same number of models, of any rate, so that both sides of the ratio are known for each.
+    taken = min(count - 2, max(2, round(rate * count)))
+    member = torch.rand(count, len(pool), generator=generator).argsort(0).argsort(0) < taken
+    gaps, asked = _gaps(pool, truth, member, knowledge, generator), source.queries
+    observed = logit_gap(source.confidences(inputs), labels).cpu()
+    gaps, member = gaps[:, : len(inputs)], member[:, : len(inputs)]
+    score = _log_density(observed, gaps, member) - _log_density(observed, gaps, ~member)
+    return Claim(score, source.queries - asked, notes=(f"{count} shadow models",))
+
+
+@inference(
+    "lira_offline",
+    paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 2",
+    claim="whether a record was trained on, by how unlikely its confidence is for models trained without it",
+    needs=InferenceNeeds("L1", "oracle", "rounded", knowledge=(*_RECIPE, "public", "public_labels")),
+    sanity=lambda: known_members.finished("confidences", (*_RECIPE, "public", "public_labels")),
+)
+def lira_offline(
+    source: Oracle, knowledge: Knowledge, targets: Targets, generator: torch.Generator, budget: Budget
+) -> Claim:
+    """``budget.iterations`` shadows (64 without), each on a random half of the public data alone."""
+    inputs, labels = records(targets)
+    public, theirs = _public(knowledge, inputs, labels)
+    count = _shadows(budget)
+    member = torch.rand(count, len(public), generator=generator).argsort(1) < max(1, len(public) // 2)
+    blank = torch.zeros(count, len(inputs), dtype=torch.bool)
+    pool, truth = torch.cat([inputs, public]), torch.cat([labels, theirs])
+    gaps, asked = _gaps(pool, truth, torch.cat([blank, member], 1), knowledge, generator), source.queries
+    observed = logit_gap(source.confidences(inputs), labels).cpu()
+    mean, spread = _moments(gaps[:, : len(inputs)], ~blank)
+    return Claim((observed - mean) / spread, source.queries - asked, notes=(f"{count} shadow models",))
+
+
+def _shadows(budget: Budget) -> int:
+    count = budget.iterations or _SHADOWS
+    if count < _FEWEST:
+        raise ValueError(f"budget.iterations = {count}: a distribution needs at least {_FEWEST} shadow models")
+    return count
+
+
+def _public(knowledge: Knowledge, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Public data with labels; empty where none is granted."""
+    if knowledge.loss != "cross_entropy":
+        raise NotApplicable("a model that classifies", "L1")
+    if knowledge.public is None or knowledge.public_labels is None:
+        return inputs[:0], labels[:0]
+    return knowledge.public.to(inputs), knowledge.public_labels.to(labels)
+
+
+def _gaps(pool: Tensor, truth: Tensor, member: Tensor, know: Knowledge, generator: torch.Generator) -> Tensor:
+    """Every shadow's log odds (models, N) of every record of the pool."""
+    architecture, rate, size, epochs = know.architecture, know.learning_rate, know.local_batch_size, know.epochs
+    assert architecture is not None
+    assert rate is not None
+    assert size is not None
+    assert epochs is not None
+    recipe = Recipe(epochs=epochs, batch_size=size, learning_rate=rate, loss=know.loss)
+    shadows = train_shadows(architecture, pool, truth, member, recipe, generator)
+    # The oracle's own number format, so that both sides of the comparison saturate alike.
+    return logit_gap(shadows.outputs(pool).softmax(-1), truth).cpu()
+
+
+def _moments(gaps: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (T,) over the chosen models; the variance leans on that common to all records."""
+    weight = chosen.double()
+    count = weight.sum(0)
+    mean = (gaps * weight).sum(0) / count
+    squares = ((gaps - mean).square() * weight).sum(0)
+    common = squares.sum() / (count - 1).sum().clamp_min(1)
+    variance = (squares + _PRIOR * common) / (count - 1 + _PRIOR)
+    return mean, variance.clamp_min(1e-12).sqrt()
+
+
+def _log_density(observed: Tensor, gaps: Tensor, chosen: Tensor) -> Tensor:
+    mean, spread = _moments(gaps, chosen)
+    return -((observed - mean) / spread).square() / 2 - spread.log() - math.log(2 * math.pi) / 2
