@@ -24,6 +24,7 @@ from strategies.clock import round_of, timed
 from strategies.federated import DROPPED_OUT
 from strategies.flower_client import FlowerSecAggClient
 from strategies.he_client import HomomorphicClient
+from strategies.he_shares import ShareHolder
 from strategies.homomorphic import Homomorphic
 from strategies.malicious import announced_model
 from strategies.sample import PLAIN, keep
@@ -138,6 +139,7 @@ client_app.train()(protected_train)
 SecureAggregationClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at, _colludes).register(client_app)
 FlowerSecAggClient(protected_train, _secure_aggregation_of, _noise_of, _leaves_at).register(client_app)
 HomomorphicClient(protected_train, _homomorphic_of, _noise_of, _drops_out, _colludes).register(client_app)
+ShareHolder(_homomorphic_of, _drops_out).register(client_app)
 
 
 @client_app.query("partition")

@@ -12,7 +12,7 @@ from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
 from fedsim.costs import costs_of, parameters_of
 from fedsim.detection import Detections
-from fedsim.encryption import deploy
+from fedsim.encryption import deploy, require_installed
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
 from fedsim.experiment import Experiment
 from fedsim.federation import Training, TrainingFailed, federate, recording
@@ -58,6 +58,7 @@ class Machine:
 
 def preflight(cell: Cell, progress: Progress) -> Experiment:
     """Load the data, split it and build the model, so that what cannot work is refused before work starts."""
+    require_installed(cell.scenario)
     experiment = Experiment(cell.scenario)
     for client in range(cell.scenario.federation.clients):
         experiment.client_data(client)

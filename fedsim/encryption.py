@@ -8,12 +8,15 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp import Grid
 
 from attacks import View
+from crypto.he.errors import ThresholdUnavailableError
 from crypto.he.presets import describe
+from crypto.he.threshold import openfhe
 from fedsim.client import carried_buffers, trainable
 from fedsim.experiment import Experiment
 from fedsim.parties import RECIPIENT, recipient_is_client
 from fedsim.scenario import Scenario
 from fedsim.sensitivity import sensitivity
+from fedsim.tasks import TaskError
 from strategies.federated import FederatedMean
 from strategies.he_collusion import joint_view
 from strategies.he_deployment import Deployment, all_alike, hand_out
@@ -27,6 +30,17 @@ WATCHED = 0
 def encryption_of(scenario: Scenario) -> Homomorphic | None:
     """The protocol's homomorphic encryption, if it has one."""
     return next((defence for defence in scenario.protocol if isinstance(defence, Homomorphic)), None)
+
+
+def require_installed(scenario: Scenario) -> None:
+    """Raise TaskError where the key holder needs openfhe, and that cannot be imported."""
+    defence = encryption_of(scenario)
+    if defence is not None and defence.keys == "threshold":
+        try:
+            openfhe()
+        except ThresholdUnavailableError as missing:
+            remedy = "or choose another key holder"
+            raise TaskError("protocol.keys", defence.keys, str(missing), remedy) from missing
 
 
 def deploy(grid: Grid, experiment: Experiment, nodes: Mapping[int, int]) -> Deployment | None:
@@ -97,7 +111,7 @@ def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
         "security_bits": 128,
         "secret_key_at": list(defence.holder.holders(seeded=defence.seeded)),
         "server_holds_secret_key": strategy.keys.mistake is not None,
-        "stated_error_of_a_sum": chosen.sum_error(context.cohort),
+        "stated_error_of_a_sum": context.sum_error(),
         "rounding_step": sealing.rounding_step,
         "encrypted_parameters": len(sealing.selection.encrypted),
         "clear_parameters": clear,

@@ -25,7 +25,7 @@ from strategies.client_checks import BulletinBoard, ClientChecks
 from strategies.differencing import differenced
 from strategies.federated import FederatedMean
 from strategies.he_deployment import Deployment
-from strategies.he_server import SERVERS
+from strategies.he_threshold import SERVERS
 from strategies.ideal import IdealAggregation
 from strategies.opened import Opened
 from strategies.recorder import RecordingGrid

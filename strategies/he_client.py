@@ -65,14 +65,14 @@ class HomomorphicClient:
         try:
             self._catch_up(message, context)
         except HEError as error:
-            return _refuse(message, error)
+            return refuse(message, error)
         return Message(RecordDict({"model": context.state[MODEL]}), reply_to=message)
 
     def collude(self, message: Message, context: Context) -> Message:
         """Hand over the secret key, as the adversary's accomplice."""
         held = cast(bytes, context.state.config_records[KEYS]["context"])
         if not self.colludes(context) or not carries_secret_key(held):
-            return _refuse(message, KeyPolicyError("key: this client does not collude, or has no secret key"))
+            return refuse(message, KeyPolicyError("key: this client does not collude, or has no secret key"))
         return Message(RecordDict({"key": ConfigRecord({"secret": held})}), reply_to=message)
 
     def update(self, message: Message, context: Context) -> Message:
@@ -84,7 +84,7 @@ class HomomorphicClient:
                 with timed(context, message, "decrypt"):
                     message.content["arrays"] = self._catch_up(message, context)
         except HEError as error:
-            return _refuse(message, error)
+            return refuse(message, error)
         reply = self.train(message, context)
         if reply.has_error():
             return reply
@@ -92,7 +92,7 @@ class HomomorphicClient:
             with timed(context, message, "encrypt"):
                 content = self._sealed(message, context, reply)
         except HEError as error:
-            return _refuse(message, error)
+            return refuse(message, error)
         return Message(content, reply_to=message)
 
     def _sealed(self, message: Message, context: Context, reply: Message) -> RecordDict:
@@ -182,5 +182,6 @@ def _keys(context: Context) -> tuple[AnyContext, SecretContext | None]:
     return secret.public, secret
 
 
-def _refuse(message: Message, error: HEError) -> Message:
+def refuse(message: Message, error: HEError) -> Message:
+    """The answer of a client that does not do what it is asked."""
     return Message(Error(REFUSED, f"{type(error).__name__}: {error}"), reply_to=message)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from crypto.he import (
     Ciphertext,
     HEError,
+    Keys,
     SecretContext,
     Selection,
     TrustedDecryptor,
@@ -25,6 +26,7 @@ from crypto.he import (
 from crypto.he.keyless import AnyContext, open_context
 from strategies.clock import Clock
 from strategies.he_sealing import Sealing, mask_of
+from strategies.he_shares import joined
 from strategies.homomorphic import Homomorphic
 
 
@@ -119,7 +121,8 @@ def hand_out(
     ``sensitivity`` (d,) ranks the coordinates of an update; ``beside`` values of buffers stand behind them in a vector,
     and are encrypted with any of them. Raises HEError where a client does not take its key.
     """
-    keys = generate_keys(defence.parameters, cohort)
+    joint = joined(grid, nodes, cohort) if defence.holder.holder == "nobody" else None
+    keys = Keys(joint, b"") if joint else generate_keys(defence.parameters, cohort)
     selection = select(sensitivity, defence.encrypted_fraction).followed_by(beside)
     given: dict[str, bytes | int] = {
         "context": defence.holder.context_for("clients", keys, seeded=defence.seeded),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from crypto.encoding import BITS_ALLOWED
-from crypto.he import KEY_HOLDERS, PRESETS, KeyHolder, Parameters
+from crypto.he import KEY_HOLDERS, PRESETS, KeyHolder, Parameters, threshold
 from strategies.base import ClientContext, ClientUpdateError, Defence, Stage, Update
 
 MEASURES = ("magnitude", "label")
@@ -26,7 +26,7 @@ class Homomorphic(Defence):
     kind: Literal["homomorphic"] = "homomorphic"
     scheme: Literal["ckks", "bfv"] = "ckks"
     """``ckks`` sums reals within a stated error, ``bfv`` sums rounded values exactly."""
-    keys: Literal["clients_share_key", "trusted_decryptor", "server_holds_key"] = "clients_share_key"
+    keys: Literal["clients_share_key", "trusted_decryptor", "threshold", "server_holds_key"] = "clients_share_key"
     preset: str | None = None
     """Encryption parameters by name (``crypto.he.PRESETS``); None takes the scheme's own."""
     seeded: bool = False
@@ -37,7 +37,7 @@ class Homomorphic(Defence):
     max_weight: int = 1
     """Largest weight (number of examples) of a client in a weighted mean; it travels encrypted."""
     minimum_cohort: int = 2
-    """``trusted_decryptor`` only: the fewest updates whose sum it opens."""
+    """``trusted_decryptor`` and ``threshold``: the fewest updates whose sum is opened."""
     encrypted_fraction: float = 1.0
     """The most sensitive part of the coordinates, which is encrypted; the others travel in clear (FedML-HE)."""
     sensitivity: Literal["magnitude", "label"] = "magnitude"
@@ -59,6 +59,11 @@ class Homomorphic(Defence):
             (
                 not self.seeded or holder is None or holder.seeded,
                 f"seeded = True: needs the secret key at every client, which {self.keys} keeps from them; set False",
+            ),
+            (
+                self.keys != "threshold" or (self.scheme == "ckks" and self.preset is None),
+                f"keys = 'threshold': comes with parameters of its own, not scheme = {self.scheme!r}, preset = "
+                f"{self.preset!r}; leave both out",
             ),
             (0 < self.clip < math.inf, f"clip = {self.clip}: must be positive and finite; try 1.0"),
             (
@@ -86,10 +91,9 @@ class Homomorphic(Defence):
         if self.problems():
             return []
         found = []
-        if self.keys == "trusted_decryptor" and cohort < self.minimum_cohort:
+        if self.keys in ("trusted_decryptor", "threshold") and cohort < self.minimum_cohort:
             found.append(
-                f"minimum_cohort = {self.minimum_cohort}: the decryptor would open no sum of a cohort of {cohort}; "
-                "ask more clients"
+                f"minimum_cohort = {self.minimum_cohort}: no sum of a cohort of {cohort} is opened; ask more clients"
             )
         # Room for one client: an integer level of the weight for bfv, one unit of it for ckks.
         room = self.parameters.largest_sum / cohort / self.max_weight
@@ -105,12 +109,17 @@ class Homomorphic(Defence):
 
     def describe(self) -> str:
         """Scheme, key holder and what stays in clear, in words."""
+        measure = {
+            "magnitude": "of coordinates that are largest in public examples' gradients",
+            "label": "of coordinates that move most with the label in public examples' gradients",
+        }[self.sensitivity]
         who = {
             "clients_share_key": "every client holds the key, and the server never holds the new model",
-            "trusted_decryptor": f"a trusted party decrypts sums of at least {self.minimum_cohort} updates",
+            "trusted_decryptor": f"a trusted party decrypts for the server sums of at least {self.minimum_cohort}",
+            "threshold": f"all clients together open for the server sums of at least {self.minimum_cohort}",
             "server_holds_key": "the server holds the key and can decrypt each of them",
         }
-        part = "" if self.encrypted_fraction == 1 else f" in its most sensitive {100 * self.encrypted_fraction:g} %"
+        part = "" if self.encrypted_fraction == 1 else f" of the {100 * self.encrypted_fraction:g} % {measure}"
         return f"{self.scheme.upper()} encryption{part}: {who[self.keys]}"
 
     def protect(self, update: Update, context: ClientContext) -> Update:
@@ -120,7 +129,7 @@ class Homomorphic(Defence):
     @property
     def parameters(self) -> Parameters:
         """The encryption parameters, by ``preset`` or ``scheme``."""
-        return PRESETS[self.preset or self.scheme]
+        return threshold.PARAMETERS if self.keys == "threshold" else PRESETS[self.preset or self.scheme]
 
     @property
     def holder(self) -> KeyHolder:

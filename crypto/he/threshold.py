@@ -129,7 +129,7 @@ class JointContext:
         secret = _read(module.DeserializePrivateKeyString, share.secret)
         decrypt = context.MultipartyDecryptMain if share.party else context.MultipartyDecryptLead
         loaded = [self._ciphertext(chunk) for chunk in ciphertext.chunks]
-        return Partial(share.party, _name(ciphertext), tuple(self._bytes(one) for one in decrypt(loaded, secret)))
+        return Partial(share.party, ciphertext.name, tuple(self._bytes(one) for one in decrypt(loaded, secret)))
 
     def fuse(self, ciphertext: Ciphertext, partials: Sequence[Partial]) -> NDArray[np.float64]:
         """The values (d,) of ``ciphertext`` from all parties' partial decryptions of it.
@@ -141,7 +141,7 @@ class JointContext:
         found = sorted(partial.party for partial in partials)
         if found != list(range(self.parties)):
             raise IncompatibleCiphertextsError(f"parties {found}: all {self.parties} must contribute, once each")
-        if any(partial.of != _name(ciphertext) for partial in partials):
+        if any(partial.of != ciphertext.name for partial in partials):
             raise ForeignCiphertextError("partial decryption: belongs to another ciphertext")
         values = []
         for column in zip_longest(*(partial.chunks for partial in partials)):
@@ -192,7 +192,3 @@ def _read(reader: Any, data: bytes) -> Any:
         return reader(data, openfhe().BINARY)
     except (RuntimeError, ValueError) as refusal:
         raise CorruptMessageError(f"message: openfhe cannot read it: {refusal}") from None
-
-
-def _name(ciphertext: Ciphertext) -> str:
-    return hashlib.sha256(b"".join(ciphertext.chunks)).hexdigest()

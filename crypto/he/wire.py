@@ -1,5 +1,6 @@
 """An encrypted vector as it crosses the wire, and the checks before anybody works with one."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,11 @@ class Ciphertext:
         found = cls(chunks=tuple(bytes(part) for part in parts), **header)
         found.require(context)
         return found
+
+    @property
+    def name(self) -> str:
+        """SHA-256 of the chunks: what a partial decryption says that it is of."""
+        return hashlib.sha256(b"".join(self.chunks)).hexdigest()
 
     def require(self, context: Context) -> None:
         """Raise ForeignCiphertextError or ValueRangeError unless this belongs to ``context`` and its cohort."""
