@@ -21,9 +21,9 @@ from attacks.ranges import feature_box
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
-_SHARP = 1e-3
+_SHARP = 3e-3
 """A quotient that rounding blurs by more than this part of its size is not compared with others."""
-_SLACK = 4.0
+_SLACK = 2.0
 """How many times the rounding of its two rows a difference may be before the quotients are two samples."""
 _APART = 1e-2
 """Two samples differ by more than this part of their size."""
@@ -126,8 +126,18 @@ def _read(obs: Observation, layer: Dense) -> _Round:
     # A delta is a difference of rounded weights, once for each client in a sum; a gradient is rounded as it is.
     size = rows.norm(dim=1) + (sent.norm(dim=1) if obs.kind == "delta" else 0)
     live = rows[:, -1] != 0
-    rounding = precision * size * obs.contributors**0.5
+    step = _grid(rows) * rows.shape[1] ** 0.5
+    rounding = (precision * size).clamp_min(step) * obs.contributors**0.5
     return _Round(rows[live], sent[live], rounding[live], live.nonzero()[:, 0])
+
+
+def _grid(rows: Tensor) -> float:
+    """The step of the fixed-point numbers that ``rows`` consist of, as secure aggregation adds them; 0 of others."""
+    held = rows[rows != 0].abs()
+    if not len(held):
+        return 0.0
+    parts = held / held.min()
+    return float(held.min()) if bool(((parts - parts.round()).abs() < 1e-2).all()) else 0.0
 
 
 def recover(rounds: Sequence[_Round], box: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attacks import (
     Budget,
@@ -53,10 +53,16 @@ def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[
     for attack in attacks:
         for round in attack.rounds:
             whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
+            if reconstructions()[attack.name].needs.history:
+                whom = [_with_history(view, victim) for victim in whom]
             victims = tuple(
                 (
-                    _observed(view, victim),
-                    knowledge_for(experiment, truth_of(experiment, round, *victim.clients), view.planted.get(round)),
+                    tuple(seen for own in victim.rounds for seen in _observed(view, own)),
+                    knowledge_for(
+                        experiment,
+                        truth_of(experiment, round, *victim.clients, earlier=victim.earlier),
+                        view.planted.get(round),
+                    ),
                     derive(experiment.seed, "attack", attack.name, "round", round, "client", victim.label),
                 )
                 for victim in whom
@@ -80,6 +86,12 @@ def victims_of(view: View, round: int) -> tuple[Victim, ...]:
         return tuple(Victim(round, clients) for clients in sorted(known, key=len)[:1])
     asked = sorted({m.client for m in view.messages if m.round == round and m.direction == "sent"})
     return tuple(Victim(round, (client,)) for client in asked)
+
+
+def _with_history(view: View, victim: Victim) -> Victim:
+    """The victim with the earlier rounds in which the same clients stand behind one observation."""
+    earlier = (other for round in range(1, victim.round) for other in victims_of(view, round))
+    return replace(victim, earlier=tuple(other.round for other in earlier if other.clients == victim.clients))
 
 
 def _contributors(view: View, round: int) -> tuple[int, ...]:

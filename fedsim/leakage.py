@@ -1,5 +1,6 @@
 """Leakage: what a claim is worth against the truth, and beside what one would have guessed without the update."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ def score(
         scored["figures"] = {name: [None] * len(truth.inputs) for name in nothing}
         return scored, None
     assigned = metrics.match(claims, truth.inputs)
+    if claim.groups is not None:
+        scored["traced"] = _traced(claim.groups, assigned, truth)
     matched = claims[assigned.clamp_min(0)]
     figures = SCALES[dataset.modality].figures(matched, truth.inputs, dataset, public)
     claimed = assigned >= 0
@@ -155,6 +158,14 @@ def score(
         for name, values in figures.items()
     }
     return scored, torch.where(claimed.view(-1, *[1] * (matched.ndim - 1)), matched, torch.zeros_like(matched))
+
+
+def _traced(groups: Tensor, assigned: Tensor, truth: Truth) -> dict[str, int]:
+    """Pairs of matched claims that the attack lays at one client's door, and how many of them are of one client."""
+    held = (assigned >= 0).nonzero()[:, 0].tolist()
+    said = [(int(groups[assigned[index]]), truth.owners[index][0]) for index in held]
+    pairs = [(a, b) for a, b in itertools.combinations(said, 2) if a[0] == b[0] != -1]
+    return {"pairs": len(pairs), "right": sum(a[1] == b[1] for a, b in pairs)}
 
 
 def baseline_figures(floor: Floor, dataset: Dataset) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
         if isinstance(answer, NotApplicable):
             reasons.append(f"needs {answer.missing} (rung {answer.rung})")
             continue
-        truth = truth_of(experiment, whom.round, *whom.clients)
+        truth = truth_of(experiment, whom.round, *whom.clients, earlier=whom.earlier)
         victim, shown = _victim(experiment, cell.digest, job, truth, answer)
         victims.append(victim)
         pictures.update(shown)

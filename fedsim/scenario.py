@@ -309,7 +309,13 @@ class Scenario(Part):
     @property
     def attacked_rounds(self) -> frozenset[int]:
         """Rounds of which the view must keep the arrays."""
-        return frozenset(round for attack in self.attacks for round in attack.rounds)
+        needed = reconstructions()
+        return frozenset(
+            kept
+            for attack in self.attacks
+            for round in attack.rounds
+            for kept in (range(1, round + 1) if needed[attack.name].needs.history else (round,))
+        )
 
     @property
     def digest(self) -> str:

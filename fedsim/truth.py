@@ -18,11 +18,18 @@ class Victim:
 
     round: int
     clients: tuple[int, ...]
+    earlier: tuple[int, ...] = ()
+    """Rounds whose sums over the same clients are attacked together with this one."""
 
     @property
     def label(self) -> int:
         """The client's number, or THE_SUM."""
         return self.clients[0] if len(self.clients) == 1 else THE_SUM
+
+    @property
+    def rounds(self) -> tuple["Victim", ...]:
+        """The same clients, round by round."""
+        return tuple(Victim(round, self.clients) for round in (*self.earlier, self.round))
 
 
 @dataclass(frozen=True)
@@ -41,13 +48,18 @@ class Truth:
     owners: tuple[tuple[int, int], ...] = ()
 
 
-def truth_of(experiment: Experiment, round: int, *clients: int) -> Truth:
-    """Derive again, from the seed, which examples each client used; the truth of a sum is that of all its clients."""
+def truth_of(experiment: Experiment, round: int, *clients: int, earlier: tuple[int, ...] = ()) -> Truth:
+    """Derive again, from the seed, which examples each client used; the truth of a sum is that of all its clients.
+
+    With ``earlier`` also those that they used in these rounds.
+    """
     inputs, labels, owners, most = [], [], [], 0
     for client in clients:
         held, theirs = experiment.client_data(client)
-        steps = batches(len(theirs), experiment.scenario.federation, experiment.seed, round, client)
-        used = torch.cat(steps).unique()
+        federation, seed = experiment.scenario.federation, experiment.seed
+        rounds = [batches(len(theirs), federation, seed, number, client) for number in (*earlier, round)]
+        steps = rounds[-1]
+        used = torch.cat([batch for own in rounds for batch in own]).unique()
         inputs.append(held[used])
         labels.append(theirs[used])
         owners += [(client, place) for place in range(len(used))]
