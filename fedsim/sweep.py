@@ -13,6 +13,7 @@ import ray
 from fedsim.cells import Machine, attack_cells, preflight, train_cell
 from fedsim.database import Database
 from fedsim.experiment import Experiment
+from fedsim.grids import one_thread
 from fedsim.grids.pool import Size
 from fedsim.grids.ray import stream_on_ray
 from fedsim.report.progress import Progress
@@ -78,14 +79,17 @@ def sweep(
 
     A cell is kept the moment it is finished, in its folder and in ``results.sqlite``: a worker or a machine that dies
     costs the cells in its hands, which are tried once more; a driver that dies, those in flight, which ``resume``
-    runs. A cell that fails is listed with its cause. Bad input raises before anything on disk is touched.
+    runs. A cell that fails is listed with its cause. Bad input raises before anything on disk is touched; each setting is
+    tried with its first seed, and a seed that alone does not work is a failed cell.
     """
     cells = scenario.cells()
     path = Path(out) if out else default_out(scenario)
     with Progress(quiet) as progress:
-        progress.stage("checking data and models", len(cells))
-        for cell in cells:
-            preflight(cell, progress)
+        settings = {tuple(cell.labels.items()): cell for cell in reversed(cells)}
+        progress.stage("checking data and models", len(settings))
+        with one_thread():
+            for cell in settings.values():
+                preflight(cell, progress)
         with exclusive(path):
             folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
             database = Database(path / DATABASE, scenario.digest, scenario.name)
