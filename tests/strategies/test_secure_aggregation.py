@@ -206,3 +206,41 @@ def test_secrets_stay_out_of_messages_and_of_the_view(monkeypatch):
         assert secrets.mask_key.secret not in seen
         assert secrets.share_key.secret not in seen
         assert truth_of(made, 1, client).inputs.numpy().tobytes() not in seen
+
+
+NORMALISED = "tests.strategies.test_secure_aggregation:Normalised"
+
+
+class Normalised(torch.nn.Module):
+    """A small net whose BatchNorm keeps statistics of the inputs."""
+
+    def __init__(self, inputs=64, classes=10):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.BatchNorm1d(inputs), torch.nn.Linear(inputs, classes)
+        )
+
+    def forward(self, inputs):
+        return self.layers(inputs)
+
+
+@pytest.mark.parametrize("fields", [{}, {"mode": "ideal"}, {"profile": "flower_1_41"}, {"max_weight": 8}])
+def test_statistics_of_the_inputs_are_hidden_with_the_update_and_reach_the_model(fields):
+    def made(*protocol):
+        federation = {"clients": CLIENTS, "batch_size": 4, "rounds": 2, "weighted": "max_weight" in fields}
+        task = {"dataset": "digits", "model": NORMALISED}
+        return Experiment(Scenario(name="x", task=task, federation=federation, protocol=protocol))
+
+    plain, seen = run(made())
+    hidden, view = run(made(SecureAggregation(clip=2.0, **fields)))
+    name = "layers.1.running_mean"
+    assert float(plain.state[name].abs().max()) > 0.1
+    for key in (name, "layers.1.running_var"):
+        assert float((hidden.state[key] - plain.state[key]).abs().max()) < 1e-3
+    assert int(hidden.state["layers.1.num_batches_tracked"]) == 0  # counters stay at home
+    assert not any("buffers" in m.arrays for m in view.messages)
+    everything = pickle.dumps(view)
+    for update in seen.updates:
+        assert update.buffers[name].numpy().tobytes() not in everything
+    mean = torch.stack([u.buffers[name] for u in seen.updates if u.round == 1]).mean(0)
+    assert float((view.updates[0].buffers[name] - mean).abs().max()) < 1e-3
