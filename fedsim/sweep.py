@@ -79,8 +79,8 @@ def sweep(
 
     A cell is kept the moment it is finished, in its folder and in ``results.sqlite``: a worker or a machine that dies
     costs the cells in its hands, which are tried once more; a driver that dies, those in flight, which ``resume``
-    runs. A cell that fails is listed with its cause. Bad input raises before anything on disk is touched; each setting is
-    tried with its first seed, and a seed that alone does not work is a failed cell.
+    runs. A cell that fails is listed with its cause. Bad input raises before anything on disk is touched: each setting
+    is tried with its first seed; a seed that alone does not work is a failed cell.
     """
     cells = scenario.cells()
     path = Path(out) if out else default_out(scenario)

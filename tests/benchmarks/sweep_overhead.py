@@ -22,7 +22,14 @@ def scenario(seeds: int) -> Scenario:
     """Ten settings, each with so many seeds."""
     attack = Attack(name="inverting_gradients", budget=AttackBudget(iterations=ITERATIONS, restarts=1))
     task = Task(dataset="photos", model="convnet")
-    return Scenario(name="overhead", task=task, federation=Federation(clients=2), attacks=[attack], seeds=range(cells))
+    return Scenario(
+        name="overhead",
+        task=task,
+        federation=Federation(clients=2),
+        attacks=[attack],
+        seeds=range(seeds),
+        compare={"federation.learning_rate": {f"{rate}": rate / 100 for rate in range(1, 11)}},
+    )
 
 
 def main(cells: int) -> None:
