@@ -41,7 +41,7 @@ def cost_model(
     ``clients`` are their CPU seconds over all rounds, ``wire`` the bytes per client and round.
     """
     scenario, rows = experiment.scenario, [row for row in training.history if row["round"]]
-    model_bytes, size = _sizes(experiment)
+    model_bytes, size = sizes_of(experiment)
     defence = next((d for d in scenario.protocol if isinstance(d, SecureAggregation)), None)
     if defence is None:
         return {"extrapolated": _linear(scenario.protocol, rows, clients, training.server_cpu, wire)}
@@ -57,7 +57,7 @@ def cost_model(
     return {"extrapolated": larger, **compared}
 
 
-def _sizes(experiment: Experiment) -> tuple[int, int]:
+def sizes_of(experiment: Experiment) -> tuple[int, int]:
     """Bytes of the model as it is sent, and the values that a client hides: its update, and statistics beside it."""
     model = experiment.initial_model()
     state = model.state_dict()

@@ -3,22 +3,20 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
-
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from collections.abc import Mapping, Sequence
 
 from attacks import Budget, Observation, reconstructions
 from attacks.losses import LOSSES
 from fedsim.adversary import in_words, knowledge_for, rung
 from fedsim.assess import Job, perform
 from fedsim.cells import Engine, preflight
-from fedsim.client import batches, local_update, plain_gradient, trainable
+from fedsim.client import batches, local_update, plain_gradient
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
 from fedsim.report.progress import Progress
 from fedsim.scenario import Attack, Cell, Scenario
 from fedsim.truth import Truth, Victim
-from strategies.wire import payload_bytes
+from fedsim.wire_forecast import wire_of
 
 ACTOR_MEBIBYTES = 450
 """Resident memory of one Ray actor with torch imported, measured."""
@@ -33,8 +31,8 @@ def forecast(scenario: Scenario, engine: Engine) -> str:
     cells = scenario.cells()
     first, *_ = [preflight(cell, Progress(quiet=True)) for cell in cells]
     model = first.initial_model()
-    down = payload_bytes(RecordDict({"arrays": ArrayRecord(dict(model.state_dict())), "config": ConfigRecord()}))
-    up = payload_bytes(RecordDict({"update": ArrayRecord({n: p.detach() for n, p in trainable(model).items()})}))
+    wire = {label: wire_of(cell.scenario, first) for label, cell in _by_protocol(cells).items()}
+    up, down, _ = next(iter(wire.values()))
     federations = [cell.scenario.federation for cell in cells]
     asked = sum((f.cohort or f.clients) * f.rounds for f in federations)
     victims: Counter[str] = Counter()
@@ -48,7 +46,12 @@ def forecast(scenario: Scenario, engine: Engine) -> str:
             *_threat_models(cells),
             f"Training: {asked} client updates. {first.dataset.name}: {sum(map(len, first.division.clients))} private "
             f"examples; model: {sum(p.numel() for p in model.parameters()):,} parameters.",
-            f"Bytes: about {up:,} up, {down:,} down per client and round, {asked * (up + down) / 1e6:,.1f} MB in all.",
+            "Bytes per client and round, about:",
+            *(
+                f"  {label or 'this protocol'}: {up:,} up, {down:,} down{words}"
+                for label, (up, down, words) in wire.items()
+            ),
+            f"  {_all_bytes(cells, wire) / 1e6:,.1f} MB in all.",
             f"Memory: about {_view_bytes(cells[0].scenario, up, down) / 2**20:,.0f} MiB for the view of one cell, "
             f"beside {BASE_MEBIBYTES} MiB for this process.",
             f"Actors: {_actors(engine)}.",
@@ -56,6 +59,22 @@ def forecast(scenario: Scenario, engine: Engine) -> str:
             *(_attack_line(first, attack, victims[attack.name]) for attack in scenario.attacks),
         ]
     )
+
+
+def _by_protocol(cells: Sequence[Cell]) -> dict[str, Cell]:
+    """One cell for each protocol, by its label."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(cell.labels.get("protocol", ""), cell)
+    return found
+
+
+def _all_bytes(cells: Sequence[Cell], wire: Mapping[str, tuple[int, int, str]]) -> int:
+    total = 0
+    for cell in cells:
+        federation, (up, down, _) = cell.scenario.federation, wire[cell.labels.get("protocol", "")]
+        total += (federation.cohort or federation.clients) * federation.rounds * (up + down)
+    return total
 
 
 def _threat_models(cells: Sequence[Cell]) -> list[str]:

@@ -66,11 +66,13 @@ def predict(setting: Setting, units: Units) -> Prediction:
     distinct = owners if k < n - 1 else min(owners, 2)  # on the complete graph all owners have the same holders
     rebuild = distinct * t * t * u.combine_cell
     cpu["unmask"]["server"] += rebuild + alive * own * mask + dead * left * (u.reopen + mask) + read
-    up, down = _bytes(s)
+    up, down = wire_bytes(s)
     return Prediction(cpu, up, down)
 
 
-def _bytes(s: Setting) -> tuple[int, int]:
+def wire_bytes(setting: Setting) -> tuple[int, int]:
+    """Bytes that all clients together send, and are sent: exact, but for which neighbours dropped out."""
+    s = setting
     n, k, alive = s.clients, s.neighbours, s.clients - s.dropped
     around = 1 + k * (alive - 1) / max(1, n - 1)  # survivors among a survivor's neighbours, and itself
     keys = 2 * KEY_BYTES + s.profile.signed * SIGNATURE_BYTES
