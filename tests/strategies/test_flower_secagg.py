@@ -75,3 +75,19 @@ def test_the_same_seed_gives_the_same_model_and_no_global_generator_moves():
     models = [run(scenario("both_lists", FLOWER))[1].state for _ in range(2)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+
+
+def test_one_bit_a_coordinate_rebuilds_the_image_from_a_wide_layer():
+    wide = {"model": "mlp", "model_options": {"hidden": [1024]}}
+    experiment, training, view = run(scenario("degenerate_modulus", FLOWER, task=wide, clip=0.02))
+    assert training.history[1]["lie"] == f"client {VICTIM}'s update was read"
+    (read,) = [u.arrays for u in view.updates if u.client == VICTIM]
+    assert all(tensor.abs().unique().tolist() == [pytest.approx(0.02)] for tensor in read.values())
+    scores, outcome = decibels(experiment, view)
+    assert scores[VICTIM] >= outcome["victims"][0]["baseline"]["psnr_mean_image"][0] + 8
+
+
+@pytest.mark.parametrize("lie", ["late_message", "mask_reuse", "differencing"])
+def test_lies_that_are_not_told_to_flowers_clients_are_refused_in_words(lie):
+    with pytest.raises(ValueError, match="against 'flower_1_41' choose from"):
+        scenario(lie, FLOWER, federation={"rounds": 2})
