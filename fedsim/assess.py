@@ -14,6 +14,7 @@ from attacks import (
     reconstruct_many,
     reconstructions,
 )
+from attacks.view import Update
 from fedsim.adversary import knowledge_for
 from fedsim.experiment import Experiment
 from fedsim.scenario import Attack
@@ -30,6 +31,8 @@ class Job:
     whom: tuple[Victim, ...]
     victims: tuple[tuple[tuple[Observation, ...], Knowledge, int], ...]
     budget: Budget
+    beside: bool = False
+    """Whether this is on the sum that opens beside the clients' parts in clear, which another job is on."""
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -53,22 +56,28 @@ def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[
     for attack in attacks:
         for round in attack.rounds:
             whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
-            if reconstructions()[attack.name].needs.history:
-                whom = [_with_history(view, victim) for victim in whom]
-            victims = tuple(
-                (
-                    tuple(seen for own in victim.rounds for seen in _observed(view, own)),
-                    knowledge_for(
-                        experiment,
-                        truth_of(experiment, round, *victim.clients, earlier=victim.earlier),
-                        view.planted.get(round),
-                    ),
-                    derive(experiment.seed, "attack", attack.name, "round", round, "client", victim.label),
-                )
-                for victim in whom
-            )
-            planned.append(Job(attack.name, round, tuple(whom), victims, Budget(**attack.budget.model_dump())))
+            planned.append(_job(experiment, view, attack, round, whom))
+            if beside := sum_beside(view, round):
+                planned.append(replace(_job(experiment, view, attack, round, beside), beside=True))
     return planned
+
+
+def _job(experiment: Experiment, view: View, attack: Attack, round: int, whom: Sequence[Victim]) -> Job:
+    if reconstructions()[attack.name].needs.history:
+        whom = [_with_history(view, victim) for victim in whom]
+    victims = tuple(
+        (
+            tuple(seen for own in victim.rounds for seen in _observed(view, own)),
+            knowledge_for(
+                experiment,
+                truth_of(experiment, round, *victim.clients, earlier=victim.earlier),
+                view.planted.get(round),
+            ),
+            derive(experiment.seed, "attack", attack.name, "round", round, "client", victim.label),
+        )
+        for victim in whom
+    )
+    return Job(attack.name, round, tuple(whom), victims, Budget(**attack.budget.model_dump()))
 
 
 def victims_of(view: View, round: int) -> tuple[Victim, ...]:
@@ -81,11 +90,24 @@ def victims_of(view: View, round: int) -> tuple[Victim, ...]:
     if alone := sorted({update.client for update in updates if update.client is not None}):
         return tuple(Victim(round, (client,)) for client in alone)
     if updates:
-        sums = [(update.contributors, update.clients or _contributors(view, round)) for update in updates]
-        known = [clients for contributors, clients in sums if contributors == len(clients)]
-        return tuple(Victim(round, clients) for clients in sorted(known, key=len)[:1])
+        return _smallest_sum(view, updates)
     asked = sorted({m.client for m in view.messages if m.round == round and m.direction == "sent"})
     return tuple(Victim(round, (client,)) for client in asked)
+
+
+def sum_beside(view: View, round: int) -> tuple[Victim, ...]:
+    """The smallest sum of a round of which clients' updates are readable in part alone; none where one is whole."""
+    updates = [update for update in view.updates if update.round == round]
+    alone = [update for update in updates if update.client is not None]
+    if not alone or not all(update.partial for update in alone):
+        return ()
+    return _smallest_sum(view, [update for update in updates if update.client is None and update.contributors > 1])
+
+
+def _smallest_sum(view: View, updates: Sequence[Update]) -> tuple[Victim, ...]:
+    sums = [(update.contributors, update.clients or _contributors(view, update.round)) for update in updates]
+    known = [clients for contributors, clients in sums if contributors == len(clients)]
+    return tuple(Victim(updates[0].round, clients) for clients in sorted(known, key=len)[:1])
 
 
 def _with_history(view: View, victim: Victim) -> Victim:

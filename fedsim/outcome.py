@@ -17,7 +17,7 @@ from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset
 from fedsim.truth import Truth, truth_of
 from fedsim.verdict import Entries, readings, verdict
-from fedsim.words import rung_step
+from fedsim.words import rung_step, titled
 
 Pictures = dict[str, Tensor]
 
@@ -38,6 +38,7 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
     summed = max((len(whom.clients) for whom in job.whom), default=1)
     entry = {
         "name": job.attack,
+        "on": "on the sum" if job.beside else None,
         "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round, summed),
         "paper": attack.paper,
         "claim": attack.claim,
@@ -114,11 +115,14 @@ def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims
 
 
 def summarise(scenario: Scenario, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each combination of labels, attack and round; figures pooled over seeds and victims."""
+    """One row for each combination of labels, attack and round; figures pooled over seeds and victims.
+
+    Where clients' parts in clear are attacked and the sum too, the sum has a row of its own, under ``titled``.
+    """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell in cells:
         for attack in cell["attacks"]:
-            key = (tuple(cell["labels"].items()), attack["name"], attack["round"])
+            key = (tuple(cell["labels"].items()), titled(attack), attack["round"])
             groups.setdefault(key, []).append({**attack, "modality": cell["modality"]})
     return [_row(dict(labels), name, round, entries) for (labels, name, round), entries in groups.items()]
 

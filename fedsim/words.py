@@ -1,6 +1,7 @@
 """Plain words that the whole product shares: for what an adversary stands on, what it is told, and for counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 RUNGS = {
     "L0": "nothing but public data: what one would guess without any update",
@@ -34,6 +35,11 @@ KNOWLEDGE = {
     "epochs": "how often each example was trained on",
     "member_rate": "which share of the candidates are members",
 }
+
+
+def titled(attack: Mapping[str, Any]) -> str:
+    """The name of an attack's record, with what it is on where the same attack has another record."""
+    return f"{attack.get('name')}, {attack['on']}" if attack.get("on") else str(attack.get("name"))
 
 
 def rung_step(rung: str) -> int:

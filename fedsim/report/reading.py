@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.report.wording import finite
+from fedsim.words import titled
 
 Json = Mapping[str, Any]
 Setting = tuple[tuple[str, str], ...]
@@ -164,7 +165,7 @@ class Results:
         found: dict[tuple[str, Any], list[Json]] = {}
         for cell in self.cells_of(protocol, setting):
             for attack in cell.get("attacks") or []:
-                found.setdefault((str(attack.get("name")), attack.get("round")), []).append(attack)
+                found.setdefault((titled(attack), attack.get("round")), []).append(attack)
         return found
 
     @cached_property
@@ -177,7 +178,7 @@ class Results:
         hits: dict[Target, Hit] = {}
         for cell in self.cells_of(protocol, setting):
             for record in cell.get("attacks") or []:
-                if (record.get("name"), record.get("round")) != (attack, round):
+                if (titled(record), record.get("round")) != (attack, round):
                     continue
                 for victim in record.get("victims") or []:
                     owners = victim.get("owners") or []
