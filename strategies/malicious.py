@@ -4,6 +4,8 @@ What a Flower client trains is what the server's app defines; here the client bu
 instruction names ``front``, the layer of that size in front of it. The architecture is the same in all rounds.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -15,7 +17,6 @@ from torch import nn
 from attacks.surgery.front import behind_front
 from strategies.base import Update
 from strategies.federated import FederatedMean, RoundRecord
-from strategies.lying_server import stopped_by
 from strategies.opened import Opened
 from strategies.plants import Crafted, Plant
 from strategies.wire import digest
@@ -23,6 +24,8 @@ from strategies.wrapped import WrappedGrid
 
 FRONT = "front"
 """The entry of an instruction's configuration that announces a layer in front: its inputs, its rows."""
+_ERROR = re.compile(r"([\w\[\]]+) at stage")
+"""A typed error in a reason; where one wraps another, the last one is the cause."""
 
 
 def announced_model(agreed: nn.Module, message: Message) -> nn.Module:
@@ -106,7 +109,7 @@ class MaliciousServer:
             for opened in strategy.opened
             for read in (_read(opened, crafted, sent, _state(common), record) if opened.round == round else [opened])
         ]
-        refused = stopped_by(record)
+        refused = refusals(record)
         if moved is None:
             record.aborted = record.aborted or refused or "no client answered"
             record.lie = refused or f"{self.plant.kind} came to nothing: {record.aborted}"
@@ -126,6 +129,15 @@ class MaliciousServer:
 
     def _grid(self, grid: Grid, strategy: FederatedMean, own: Mapping[int, ArrayRecord]) -> CraftingGrid:
         return CraftingGrid(grid, strategy.partitions, own, self.front)
+
+
+def refusals(record: RoundRecord) -> str | None:
+    """The typed errors with which clients refused, by the error that came first; None where nobody refused."""
+    if not record.failed:
+        return None
+    names = Counter((_ERROR.findall(reason) or ["an error"])[-1] for reason in record.failed.values())
+    named = "; ".join(f"{name} ({count} of {len(record.cohort)} clients)" for name, count in names.items())
+    return f"stopped by {named}: {next(iter(record.failed.values()))}"
 
 
 def _state(record: ArrayRecord) -> Update:

@@ -20,9 +20,9 @@ SIGNALS = {
 def detection(context: Context) -> Section | None:
     """Attack, detector, and attack against detector; None for a run in which no client looked at its model."""
     results = context.results
-    seen = [(p, its) for p, its in results.combinations if any(map(_found, results.cells_of(p, its)))]
-    if not seen:
+    if not any(map(_found, results.cells)):
         return None
+    seen = [(p, its) for p, its in results.combinations if any(_found(c) or _told(c) for c in results.cells_of(p, its))]
     blocks: list[Block] = [
         Prose(
             "Clients measured what they were sent, each on its own examples and beside a model that it trusts: a fresh "
@@ -47,6 +47,11 @@ def _found(cell: Json) -> list[Json]:
     return list(cell.get("detection") or [])
 
 
+def _told(cell: Json) -> list[str]:
+    """What came of what the server did, round by round."""
+    return [str(row["lie"]) for row in cell.get("training") or [] if row.get("lie")]
+
+
 def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
     results = context.results
     cells = results.cells_of(protocol, setting)
@@ -54,12 +59,12 @@ def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
     alarms = {name: _alarmed([row for row in rows if row["signal"] == name]) for name in SIGNALS}
     loud = [f"{SIGNALS[name]} ({said})" for name, (some, said) in alarms.items() if some]
     quiet = [SIGNALS[name] for name, (some, said) in alarms.items() if not some and said]
-    told = unique(str(row["lie"]) for cell in cells for row in cell.get("training") or [] if row.get("lie"))
+    told = unique(text for cell in cells for text in _told(cell))
     return [
         context.swatch(protocol),
         Cell(judgement(results, protocol, setting), _yield(results.attempts_of(protocol, setting))),
-        "; ".join(loud) or "nothing",
-        "; ".join(quiet) or "nothing",
+        "; ".join(loud) or ("nothing" if rows else "no client got as far as to be sent the model"),
+        "; ".join(quiet) or MISSING,
         "; ".join(unique(text.split(":")[0] for text in told)) or "the model was as agreed",
     ]
 
