@@ -24,6 +24,7 @@ from attacks import (  # noqa: F401  each registers itself
     membership_updates,
     prior,
     sratta,
+    tableak,
     traps,
 )
 from attacks.inference import Claim, Targets, available, infer, inferences

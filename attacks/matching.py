@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from attacks.columns import blocks_of, relaxed
 from attacks.losses import LOSSES
 from attacks.objectives import Distance, total_variation
 from attacks.ranges import bounds
@@ -27,13 +28,15 @@ class Matching:
 
     A point is flat: the B inputs in unit coordinates (0 and 1 are the ends of the value range where that is
     known), then with ``joint`` B x classes label logits. With ``simulate`` the candidate goes through the client's
-    own local steps, else the update is taken for one gradient.
+    own local steps, else the update is taken for one gradient. With ``relax`` a table's categories are shares that
+    sum to one.
     """
 
     distance: Distance
     tv: float = 0.0
     joint: bool = False
     simulate: bool = False
+    relax: bool = False
     dtype: torch.dtype | None = None
 
 
@@ -56,6 +59,7 @@ class Victim:
     notes: tuple[str, ...]
     rate: Tensor
     schedule: tuple[tuple[int, int], ...] = ()
+    blocks: tuple[tuple[int, int], ...] = ()
 
     @property
     def inputs_size(self) -> int:
@@ -75,7 +79,8 @@ class Victim:
 
     def to_data(self, points: Tensor) -> Tensor:
         """Inputs in data units (..., B, *input_shape) of points (..., D)."""
-        return self.low + (self.high - self.low) * points[..., : self.inputs_size].unflatten(-1, self.shape)
+        unit = relaxed(points[..., : self.inputs_size].unflatten(-1, self.shape), self.blocks)
+        return self.low + (self.high - self.low) * unit
 
     def logits(self, point: Tensor) -> Tensor:
         """The label logits (B, classes) of one joint point."""
@@ -151,6 +156,7 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
         notes=tuple(notes),
         rate=torch.tensor(know.learning_rate or 0.0, dtype=dtype, device=device),
         schedule=steps if matching.simulate else (),
+        blocks=blocks_of(know.columns or ()) if matching.relax else (),
     )
     if len(victim.labels) != batch:
         raise ValueError(f"labels: {len(victim.labels)} for batch_size = {batch}; pass one label per example")
@@ -161,7 +167,8 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
 def alike(a: Victim, b: Victim) -> bool:
     """Whether one forward pass serves both: the same architecture, and the same outputs with the weights exchanged."""
     described = [
-        (type(v.model), repr(v.model), v.shape, v.classes, v.loss, v.boxed, v.sizes, v.schedule) for v in (a, b)
+        (type(v.model), repr(v.model), v.shape, v.classes, v.loss, v.boxed, v.sizes, v.schedule, v.blocks)
+        for v in (a, b)
     ]
     if described[0] != described[1]:
         return False
@@ -240,7 +247,8 @@ def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching) -> tupl
 
 def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Matching, derive: Derive) -> Tensor:
     parameters, buffers, target, case = constants
-    inputs = case["low"] + (case["high"] - case["low"]) * point[: victim.inputs_size].unflatten(0, victim.shape)
+    unit = relaxed(point[: victim.inputs_size].unflatten(0, victim.shape), victim.blocks)
+    inputs = case["low"] + (case["high"] - case["low"]) * unit
     labels = victim.logits(point).softmax(1) if matching.joint else case["labels"]
 
     def gradient(at: Mapping[str, Tensor], begin: int = 0, end: int | None = None) -> dict[str, Tensor]:

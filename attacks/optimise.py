@@ -68,6 +68,10 @@ def flat_colours(shape: tuple[int, ...], size: int, boxed: int, generator: torch
     return start
 
 
+Pool = Callable[[Victim, Tensor, Tensor], Tensor]
+"""From the best points (R, D) of a victim's restarts and their objectives (R,): the points (N, D) to claim one of."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """An attack by gradient matching, as its parts.
@@ -76,7 +80,7 @@ class Recipe:
     ``iterations`` and ``restarts`` are the default budget, ``width`` is how many run side by side. At an objective of
     ``tolerance`` a victim is solved: its further restarts, which wait for the first where there is a tolerance, are
     not run. ``stalls`` ends a restart that gains too little. ``scale`` says that the size of the gradient matters,
-    not its direction alone.
+    not its direction alone. ``pool`` makes the candidates for the claim from what the restarts found, else these are.
     """
 
     matching: Matching
@@ -88,6 +92,7 @@ class Recipe:
     scale: bool = True
     width: int = 16
     start: Start = uniform_in_box
+    pool: Pool | None = None
 
 
 def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
@@ -266,6 +271,9 @@ class _Search:
         values, _ = self.batch.bind([index] * len(points))(points)
         failed = self.diverged[index, ran].to(values.device) | ~values.isfinite()
         values = torch.where(failed, math.inf, values)
+        if self.recipe.pool and not failed.all():
+            points = self.recipe.pool(victim, points[~failed], values[~failed])
+            values, _ = self.batch.bind([index] * len(points))(points)
         chosen, lost = int(values.argmin()), bool(failed.all())
         return Reconstruction(
             inputs=None if lost else victim.to_data(points[chosen]).to(victim.returns),
