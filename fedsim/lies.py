@@ -55,7 +55,8 @@ def collusion_problems(scenario: "Scenario") -> list[str]:
         f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
         "compare plain updates and keys = 'clients_share_key'"
         for defence in scenario.protocol
-        if isinstance(defence, Homomorphic) and defence.keys in ("trusted_decryptor", "threshold")
+        if (isinstance(defence, Homomorphic) and defence.keys in ("trusted_decryptor", "threshold"))
+        or (isinstance(defence, SecureAggregation) and defence.profile == FLOWER)
     ]
 
 

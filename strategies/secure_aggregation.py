@@ -77,7 +77,10 @@ class SecureAggregation(Defence):
     def describe(self) -> str:
         """Protocol and profile, in words."""
         how = "added up by a trusted party (ideal)" if self.mode == "ideal" else f"masked (profile {self.profile})"
-        return f"{self.bits}-bit encoding within ±{self.clip:g}, {how}: the server opens the cohort's sum alone"
+        weights = f"weighted by up to {self.max_weight} examples" if self.max_weight > 1 else "each client counted once"
+        return (
+            f"{self.bits}-bit encoding within ±{self.clip:g}, {how}: the server opens the cohort's sum alone, {weights}"
+        )
 
     def cohort_problems(self, cohort: int) -> list[str]:
         """Why a round of ``cohort`` clients cannot run; empty when it can."""

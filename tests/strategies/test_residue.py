@@ -98,6 +98,13 @@ def test_an_honest_server_that_subtracts_reads_clients_as_far_as_the_model_stand
     assert scores[1e-6] >= 50 > scores[1.0]
 
 
+def test_colluders_are_refused_where_their_part_is_not_modelled():
+    with pytest.raises(ValueError, match="colluders = 2"):
+        honest(scenario(None, "flower_1_41"), colluders=2)
+    with pytest.raises(ValueError, match="the victim has 4 neighbours"):
+        scenario("sybil_ring", "paper", federation={"clients": 7}, colluders=3, neighbours=4)
+
+
 def test_across_rounds_needs_rounds_and_sums():
     with pytest.raises(ValueError, match="across_rounds"):
         honest(scenario(None, "paper"), across_rounds=True)
