@@ -34,13 +34,14 @@ def scenario(plant, protocol=(), *, attack="model_inconsistency", model="mlp", f
 
 def trained(made):
     """The experiment, its training, the server's view, and what clients saw."""
-    experiment, nodes = Experiment(made), {client: client + 1 for client in range(CLIENTS)}
-    grid = InlineGrid(client_app, CLIENTS, {"scenario": made.model_dump_json()})
+    clients = made.federation.clients
+    experiment, nodes = Experiment(made), {client: client + 1 for client in range(clients)}
+    grid = InlineGrid(client_app, clients, {"scenario": made.model_dump_json()})
     deployment = None
     encryption = next((d for d in made.protocol if isinstance(d, Homomorphic)), None)
     if encryption:
         size = sum(p.numel() for p in experiment.initial_model().parameters())
-        deployment = hand_out(grid, nodes, encryption, CLIENTS, torch.ones(size).numpy())
+        deployment = hand_out(grid, nodes, encryption, clients, torch.ones(size).numpy())
     recorder, seen = recording(grid, made, nodes), Detections()
 
     def on_round(row):
