@@ -184,8 +184,6 @@ class Server:
 
     def close_masked(self) -> dict[int, bytes]:
         self._require(self.survivors, self.survivors)
-        if not self.survivors:
-            raise TooFewClients(None, "masked", "no masked vector arrived")
         if self.profile.consistency:
             return self._enter("consistency", self.survivor_sets())
         return self._enter("unmask", self.requests())
@@ -220,7 +218,9 @@ class Server:
         return KeyPair(secret).public == self.adverts[owner].mask_key
 
     def _require(self, present: Mapping[int, object] | set[int], of: Mapping[int, object] | set[int]) -> None:
-        """A threshold of every client's circle must still be there."""
+        """Somebody, and a threshold of every client's circle, must still be there."""
+        if not of:
+            raise TooFewClients(None, self.stage, "nobody answered as the protocol asks")
         for client in of:
             left = sum(u in present for u in self.circle(client))
             if left < self.terms.threshold:

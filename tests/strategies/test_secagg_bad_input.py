@@ -205,6 +205,31 @@ def test_a_bad_message_is_refused_by_type_stage_and_client(bad):
         check_that_no_sum_is_wrong(made, training, view)
 
 
+class Everybody(Wire):
+    """The same at every client."""
+
+    def due(self, message, node, way):
+        return any(super(Everybody, self).due(message, one, way) for one in NODES.values())
+
+    def send_and_receive(self, messages, *, timeout=None):
+        messages = list(messages)
+        for message in messages:
+            if self.due(message, None, self.bad.way):
+                self.bad.tamper(self, message)
+        return self.inner.send_and_receive(messages, timeout=timeout)
+
+
+@pytest.mark.parametrize("stage", ["advertise", "shares", "masked", "consistency", "unmask"])
+def test_a_round_in_which_everybody_refuses_ends_at_that_stage(stage):
+    made = experiment(SecureAggregation(clip=CLIP))
+    training, view = run(made, wrap=lambda grid: Everybody(grid, Bad(truncated, stage, "down", "")))
+    row = training.history[1]
+    assert sorted(map(int, row["failed"])) == row["cohort"]
+    assert row["aborted"].split(" at ")[0] in ("TooFewClients", "BadShare")
+    assert f"at stage '{stage}', server" in row["aborted"]
+    check_that_no_sum_is_wrong(made, training, view)
+
+
 def test_an_answer_that_comes_twice_counts_once():
     made = experiment(SecureAggregation(clip=CLIP))
     training, view = run(made, wrap=lambda grid: Wire(grid, Bad(twice, "masked", "up", "")))
