@@ -12,6 +12,7 @@ from attacks import (  # noqa: F401  each registers itself
     fedavg,
     fishing,
     idlg,
+    ilrg,
     imprint,
     inconsistency,
     inversion,
