@@ -1,5 +1,7 @@
 """How sensitive each coordinate of an update is, measured on public data at the untrained model: everybody can know it.
 
+The model is in evaluation mode, since one example is no batch.
+
 FedML-HE (Jin et al. 2023, section 2.4) has clients measure it on private data under encryption; a map that the server
 may see must not be made of such data.
 """
@@ -34,17 +36,15 @@ def sensitivity(experiment: Experiment, measure: str) -> NDArray[np.float64]:
         raise TaskError("task.public_fraction", experiment.scenario.task.public_fraction, reason, "raise it")
     chosen = MEASURES[measure]
     total, count = np.zeros(0), 0
-    with torch.random.fork_rng(devices=[]):  # a model with dropout draws
-        torch.manual_seed(0)
-        for row in chosen.rows(experiment):
-            one = chosen.mean(row[None])
-            total, count = (total + one if count else one), count + 1
+    for row in chosen.rows(experiment):
+        one = chosen.mean(row[None])
+        total, count = (total + one if count else one), count + 1
     return total / count
 
 
 def _gradients(experiment: Experiment) -> Rows:
     """The gradient of each public example."""
-    model, gradient = experiment.initial_model(), plain_gradient(LOSSES[experiment.loss_name])
+    model, gradient = experiment.initial_model().eval(), plain_gradient(LOSSES[experiment.loss_name])
     inputs, labels = experiment.public_data()
     for i in range(min(EXAMPLES, len(inputs))):
         yield flat(dict(gradient(model, inputs[i : i + 1], labels[i : i + 1])))
@@ -55,7 +55,7 @@ def _label_jacobians(experiment: Experiment) -> Rows:
     if experiment.loss_name != "cross_entropy":
         reason = f"is defined for cross_entropy, not for {experiment.loss_name}"
         raise TaskError("protocol.sensitivity", "label", reason, "use 'magnitude'")
-    model, inputs = experiment.initial_model(), experiment.public_data()[0]
+    model, inputs = experiment.initial_model().eval(), experiment.public_data()[0]
     names, parameters = zip(*trainable(model).items(), strict=True)
     for i in range(min(EXAMPLES, len(inputs))):
         for score in torch.log_softmax(model(inputs[i : i + 1]), dim=1)[0]:
