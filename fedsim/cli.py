@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from attacks import available
+from crypto.secagg import PROFILES
 from fedsim.again import attack_again, report_again
 from fedsim.check import check, write_junit
 from fedsim.difference import difference, load_results
 from fedsim.dry_run import forecast
+from fedsim.lies import CLAIMS
 from fedsim.mistakes import BAD_INPUT, leave, mendable
 from fedsim.policy import Policy
 from fedsim.report.terminal import print_difference, print_summary
@@ -24,6 +26,8 @@ from fedsim.scenario import Scenario
 from fedsim.scripts import available_scripts, load_scenario
 from fedsim.tasks import DATASETS, MODELS, PARTITIONS
 
+from strategies.plants import PLANTS
+from strategies.secure_aggregation import FLOWER
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 BROKEN = 1
@@ -221,7 +225,7 @@ def check_command(
 
 @app.command("list")
 def list_command() -> None:
-    """List scenarios, attacks, data sets, models and partitions."""
+    """List scenarios, attacks, data sets, models, partitions, and what servers may do in secure aggregation."""
     console = Console()
     table = Table("attack", "rung", "needs", "works on", "recovers", "paper", title="Attacks")
     for name, attack in available().items():
@@ -240,3 +244,6 @@ def list_command() -> None:
 def main(script: str | None = None) -> None:
     """Start the command line. A scenario script passes its ``__file__``, and so takes the flags of ``fedsim run``."""
     app(["run", script, *sys.argv[1:]] if script else None)
+        ("Profiles of secure aggregation", [*PROFILES, FLOWER]),
+        ("Lies in secure aggregation", CLAIMS),
+        ("What a malicious server plants", PLANTS),
