@@ -24,10 +24,12 @@ from fedsim.report.terminal import print_difference, print_summary
 from fedsim.run import Engine, Result, run
 from fedsim.scenario import Scenario
 from fedsim.scripts import available_scripts, load_scenario
+from fedsim.store import StoreError
 from fedsim.tasks import DATASETS, MODELS, PARTITIONS
-
+from fedsim.tracking import log_to_mlflow, log_to_tensorboard
 from strategies.plants import PLANTS
 from strategies.secure_aggregation import FLOWER
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 BROKEN = 1
@@ -223,6 +225,23 @@ def check_command(
         raise typer.Exit(BROKEN)
 
 
+@app.command("track")
+@refuses_bad_input
+def track_command(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    mlflow: Annotated[str | None, typer.Option(help="An MLflow tracking URI, such as http://HOST:5000.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="A folder for TensorBoard's scalars.")] = None,
+) -> None:
+    """Hand a finished run to MLflow or TensorBoard."""
+    results = load_results(folder)
+    if mlflow is None and tensorboard is None:
+        raise StoreError("track: nowhere to log to; name --mlflow URI, --tensorboard FOLDER, or both")
+    if mlflow is not None:
+        typer.echo(f"{log_to_mlflow(folder, results, mlflow)} runs logged to {mlflow}")
+    if tensorboard is not None:
+        typer.echo(f"{log_to_tensorboard(results, tensorboard)} runs written to {tensorboard}")
+
+
 @app.command("list")
 def list_command() -> None:
     """List scenarios, attacks, data sets, models, partitions, and what servers may do in secure aggregation."""
@@ -237,6 +256,9 @@ def list_command() -> None:
         ("Data sets", DATASETS),
         ("Models", MODELS),
         ("Partitions", PARTITIONS),
+        ("Profiles of secure aggregation", [*PROFILES, FLOWER]),
+        ("Lies in secure aggregation", CLAIMS),
+        ("What a malicious server plants", PLANTS),
     ):
         console.print(f"[bold]{title}[/]: {', '.join(sorted(names))}")
 
@@ -244,6 +266,3 @@ def list_command() -> None:
 def main(script: str | None = None) -> None:
     """Start the command line. A scenario script passes its ``__file__``, and so takes the flags of ``fedsim run``."""
     app(["run", script, *sys.argv[1:]] if script else None)
-        ("Profiles of secure aggregation", [*PROFILES, FLOWER]),
-        ("Lies in secure aggregation", CLAIMS),
-        ("What a malicious server plants", PLANTS),

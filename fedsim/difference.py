@@ -68,25 +68,25 @@ def load_results(folder: Path | str) -> Mapping[str, Any]:
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
     """Compare the contents of two results.json."""
     surroundings = [(run["environment"], run.get("fedsim")) for run in (a, b)]
-    flat = [
-        {"fedsim": version, **dict(_flat({k: v for k, v in around.items() if k not in ("date", "commands")}))}
+    around_each = [
+        {"fedsim": version, **dict(flat({k: v for k, v in around.items() if k not in ("date", "commands")}))}
         for around, version in surroundings
     ]
     return Difference(
-        scenario=_changes(dict(_flat(a["scenario"])), dict(_flat(b["scenario"]))),
-        surroundings=_changes(*flat),
+        scenario=_changes(dict(flat(a["scenario"])), dict(flat(b["scenario"]))),
+        surroundings=_changes(*around_each),
         figures=(*_leakage(a, b), *_utility(a, b)),
     )
 
 
-def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves by dotted path; a list of plain values is one leaf."""
     items: Any = content.items() if isinstance(content, Mapping) else enumerate(content) if _nested(content) else None
     if items is None or not content:
         yield path, content
         return
     for name, value in items:
-        yield from _flat(value, f"{path}.{name}" if path else str(name))
+        yield from flat(value, f"{path}.{name}" if path else str(name))
 
 
 def _nested(content: Any) -> bool:
