@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from attacks import Reconstruction, metrics
+from attacks.columns import blocks_of
 from attacks.prior import mean_example, nearest_public, proportional_labels
 from fedsim.tasks import Dataset
+from fedsim.texts import secrets_told, text_figures, words_told
 from fedsim.truth import Truth
 
 MARGIN_DB = 3.0
@@ -22,6 +24,10 @@ RECORD_SHARE, RECORD_MARGIN = 0.8, 0.1
 """A record counts as recovered from this share of right columns on, if it beats the best guess by so much."""
 TOKEN_SHARE = 0.9
 """A text counts as recovered from this share of right positions on."""
+
+
+SHARES = ("exact", "numeric", "categorical", "rouge_l")
+"""Figures between 0 and 1 that stand beside the headline of tables and texts."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,14 @@ def _records(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) 
     spread = (public if len(public) > 1 else dataset.inputs).double().std(dim=0) * TABLEAK_TOLERANCE
     first = [sum(widths[:index]) for index in range(len(widths))]
     hits = metrics.column_hits(claims, targets, widths, [float(spread[index]) for index in first])
-    figures = {
+    kinds = [column.kind for column in dataset.columns] or ["numeric"] * len(widths)
+    figures: dict[str, Tensor] = {
         "columns": hits.double().mean(1),
+        **{
+            kind: hits[:, torch.tensor([own == kind for own in kinds])].double().mean(1)
+            for kind in ("numeric", "categorical")
+            if kind in kinds
+        },
         "exact": metrics.exact_match(hits).double(),
         "mse": metrics.mse(claims, targets),
     }
@@ -66,7 +78,7 @@ def _record_recovered(figure: float, baseline: float) -> bool:
 
 
 def _texts(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -> dict[str, Tensor]:
-    return {"tokens": metrics.token_accuracy(claims, targets)}
+    return text_figures(claims, targets)
 
 
 SCALES: dict[str, Scale] = {
@@ -94,14 +106,16 @@ class Floor:
 
 
 def floor(truth: Truth, dataset: Dataset, public: Tensor, public_labels: Tensor) -> Floor:
-    """Score the mean public example, the nearest public neighbour (chosen with the truth: generous), and, of labels,
-    the commonest public class and the public classes' proportions."""
+    """Score the mean public example, the nearest public neighbour (chosen with the truth: generous), of records the
+    median and a draw from each column too, and, of labels, the commonest public class and the classes' proportions."""
     if not len(public):
         return Floor({}, {})
     guesses = {
         "mean_image" if dataset.modality == "image" else "mean": mean_example(public).expand_as(truth.inputs),
         "nearest_public": nearest_public(truth.inputs, public),
     }
+    if dataset.modality == "tabular":
+        guesses |= _records_guessed(public, dataset, len(truth.inputs))
     figures = SCALES[dataset.modality].figures
     labels: dict[str, float] = {}
     if public_labels.ndim == 1:
@@ -114,6 +128,18 @@ def floor(truth: Truth, dataset: Dataset, public: Tensor, public_labels: Tensor)
         {name: figures(guess, truth.inputs, dataset, public) for name, guess in guesses.items()},
         labels,
     )
+
+
+def _records_guessed(public: Tensor, dataset: Dataset, count: int) -> dict[str, Tensor]:
+    """Records (count, features): each number the public median, and each column of some public record or other."""
+    blocks = blocks_of(dataset.columns)
+    middle = public.median(0).values
+    for begin, end in blocks:
+        middle[begin:end] = public[:, begin:end].mean(0)
+    draw = torch.Generator().manual_seed(0)
+    widths = [column.width for column in dataset.columns] or [1] * public.shape[1]
+    parts = [part[torch.randint(len(public), (count,), generator=draw)] for part in public.split(widths, 1)]
+    return {"median": middle.expand(count, -1), "marginals": torch.cat(parts, 1)}
 
 
 def score(
@@ -135,11 +161,14 @@ def score(
         "diverged": claim.diverged,
         "iterations": claim.iterations,
         "notes": list(claim.notes),
+        "inconclusive": claim.inconclusive,
     }
     if not claim.converged:
         return scored, None
     if claim.labels is not None and truth.labels.ndim == 1:
         scored["labels_right"] = metrics.label_accuracy(claim.labels.cpu(), truth.labels)
+    if dataset.modality == "text":
+        scored |= _texts_told(claim, truth, dataset, public)
     if claim.inputs is None:
         return scored, None
     claims = claim.inputs.detach().cpu()
@@ -160,6 +189,17 @@ def score(
     return scored, torch.where(claimed.view(-1, *[1] * (matched.ndim - 1)), matched, torch.zeros_like(matched))
 
 
+def _texts_told(claim: Reconstruction, truth: Truth, dataset: Dataset, public: Tensor) -> dict[str, Any]:
+    """The words and the secrets that a claim tells; words in no order count like those of whole texts."""
+    told: dict[str, Any] = {}
+    tokens = claim.tokens if claim.inputs is None or claim.tokens is not None else claim.inputs.unique()
+    if tokens is not None:
+        told["words"] = words_told(tokens.cpu(), truth.inputs, public, dataset)
+    if claim.inputs is not None and dataset.secrets:
+        told["secrets"] = secrets_told(claim.inputs.cpu(), truth.inputs, public, dataset)
+    return told
+
+
 def _traced(groups: Tensor, assigned: Tensor, truth: Truth) -> dict[str, int]:
     """Pairs of matched claims that the attack lays at one client's door, and how many of them are of one client."""
     held = (assigned >= 0).nonzero()[:, 0].tolist()
@@ -169,9 +209,9 @@ def _traced(groups: Tensor, assigned: Tensor, truth: Truth) -> dict[str, int]:
 
 
 def baseline_figures(floor: Floor, dataset: Dataset) -> dict[str, Any]:
-    """The victim's baselines, ``<figure>_<guess>``: of the headline figure and the sensitive column per target, of
-    the labels for the victim."""
-    headline = {SCALES[dataset.modality].metric, "sensitive"}
+    """The victim's baselines, ``<figure>_<guess>``: of the headline figure and other shares per target, of the labels
+    for the victim."""
+    headline = {SCALES[dataset.modality].metric, "sensitive", *SHARES}
     return {
         f"{metric}_{guess}": values.tolist()
         for guess, figures in floor.figures.items()

@@ -11,7 +11,7 @@ from attacks import NotApplicable, Reconstruction, metrics, reconstructions
 from fedsim.adversary import rung
 from fedsim.assess import Claims, Job
 from fedsim.experiment import Experiment
-from fedsim.leakage import SCALES, Scale, baseline_figures, floor, recovered, score
+from fedsim.leakage import SCALES, SHARES, Scale, baseline_figures, floor, recovered, score
 from fedsim.scenario import Cell, Scenario
 from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset
@@ -110,6 +110,9 @@ def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims
         return "diverged", "every restart on every victim diverged"
     if claims.sanity is False and not any(any(victim["recovered"]) for victim in victims):
         return "inconclusive", "the attack fails even on the small case that it must win"
+    doubts = sorted({victim["inconclusive"] for victim in victims if victim["inconclusive"]})
+    if doubts and not any(any(victim["recovered"]) for victim in victims):
+        return "inconclusive", "; ".join(doubts)
     missed = f"not applicable to {len(reasons)} of {len(reasons) + len(victims)} victims: "
     return "done", missed + "; ".join(sorted(set(reasons))) if reasons else None
 
@@ -186,7 +189,24 @@ def _figures(scale: Scale, victims: Entries, generator: np.random.Generator) -> 
         "identified": _mean([v["figures"]["identified"][i] or 0.0 for v, i in figures if "identified" in v["figures"]]),
         "pool": max(v["pool"] for v, _ in figures),
         "recovered": float(np.mean(hits)),
+        "shares": {metric: _share(metric, victims) for metric in SHARES if metric in figures[0][0]["figures"]},
         "fractions": {f"{threshold:g}": share for threshold, share in shares.items()},
+    }
+
+
+def _share(metric: str, victims: Entries) -> dict[str, Any]:
+    """The mean of a figure between 0 and 1 over all targets, and of the guess that gets most; no claim counts as 0."""
+    values = [value or 0.0 for victim in victims for value in victim["figures"].get(metric, ())]
+    guesses: dict[str, list[float]] = {}
+    for victim in victims:
+        for name, own in victim["baseline"].items():
+            if name.startswith(f"{metric}_"):
+                guesses.setdefault(name.removeprefix(f"{metric}_"), []).extend(own)
+    best = max(guesses, key=lambda name: float(np.mean(guesses[name])), default=None)
+    return {
+        "mean": _mean(values),
+        "baseline": None if best is None else _mean(guesses[best]),
+        "baseline_name": best and best.replace("_", " "),
     }
 
 

@@ -55,7 +55,7 @@ def readings(entries: Entries, rung: str, generator: np.random.Generator) -> lis
     victims = [victim for entry in entries for victim in entry["victims"]]
     # An attack that failed the case it must win shows nothing by failing here too.
     counts = any(entry["status"] == "done" for entry in entries)
-    found = [_labels(entries, victims, generator), _sensitive(victims, generator)]
+    found = [_labels(entries, victims, generator), _sensitive(victims, generator), *_told(victims, generator)]
     return [
         {**asdict(reading), "read": reading.read, "verdict": reading.verdict(rung, attack)}
         for reading in found
@@ -80,6 +80,17 @@ def _sensitive(victims: Entries, generator: np.random.Generator) -> Reading | No
     right = [value or 0.0 for v in scored for value in v["figures"]["sensitive"]]
     guess = [value for v in scored for value in v["baseline"].get("sensitive_mean", ())]
     return _reading(str(scored[0]["sensitive"]) if scored else "", right, {"mean": guess}, "example", generator)
+
+
+def _told(victims: Entries, generator: np.random.Generator) -> list[Reading | None]:
+    """The words of texts, beside as many of the commonest public ones, and the secrets planted in them."""
+    words = [victim["words"] for victim in victims if "words" in victim]
+    secrets = [victim["secrets"] for victim in victims if "secrets" in victim]
+    told, known = ([value for own in secrets for value in own[key]] for key in ("told", "public"))
+    return [
+        _reading("words", [w["recall"] for w in words], {"common": [w["guess"] for w in words]}, "client", generator),
+        _reading("secrets", told, {"public": known}, "secret", generator),
+    ]
 
 
 def _reading(
@@ -112,12 +123,15 @@ def verdict(entries: Entries, rung: str, read: Sequence[Mapping[str, Any]]) -> s
         return f"broken at rung {rung} by {name}"
     if statuses == {"not_applicable"}:
         return f"not applicable: {reasons}"
+    open_yet = sorted({str(e["reason"]) for e in entries if e["status"] == "inconclusive" and e["reason"]})
     if not any(victim["figures"] for victim in victims) and read:
-        return "; ".join(str(reading["verdict"]) for reading in read)
-    if "done" not in statuses:
-        return f"inconclusive: {name} " + ", ".join(sorted(statuses - {"not_applicable"}))
+        rest = [f"inconclusive about the rest ({reason})" for reason in open_yet]
+        return "; ".join([*(str(reading["verdict"]) for reading in read), *rest])
+    if "done" not in statuses or "inconclusive" in statuses:
+        said = ", ".join(sorted(statuses - {"not_applicable", "done"}))
+        return f"inconclusive: {name} {said}" + (f" ({'; '.join(open_yet)})" if open_yet else "")
     if not any(victim["figures"] for victim in victims):
-        return f"undecided: {name} claims labels alone, and here nothing about them can be judged"
+        return f"undecided: {name} claims no examples, and here nothing about them can be judged"
     budget = ", ".join(f"{key} {value}" for key, value in entries[0]["budget"].items() if value is not None)
     return f"not broken at rung {rung} by {name} with budget {budget or 'default'}"
 

@@ -82,13 +82,22 @@ def _figures(entry: Json) -> list[object]:
     """Metric, median with interval, worst case, baseline, shares above 20, 30 and 40 dB, and identified in the pool."""
     metric, fractions = str(entry.get("metric")), entry.get("fractions") or {}
     return [
-        Cell(METRICS.get(metric, metric.replace("_", " ")), "in dB" if entry.get("unit") == "dB" else ""),
+        Cell(METRICS.get(metric, metric.replace("_", " ")), "in dB" if entry.get("unit") == "dB" else _shares(entry)),
         Cell(interval(metric, entry), _counts(entry)),
         measure(metric, entry.get("worst")),
         Cell(measure(metric, entry.get("baseline")), str(entry.get("baseline_name") or "")),
         *(share(fractions.get(level)) for level in ("20", "30", "40")),
         Cell(share(entry.get("identified")), f"of {number(entry.get('pool'))}" if entry.get("pool") else ""),
     ]
+
+
+def _shares(entry: Json) -> str:
+    """What stands beside the headline of records and texts: on average over targets, with what the best guess gets."""
+    found = entry.get("shares") or {}
+    return "; ".join(
+        f"{METRICS.get(name, name)} {share(own.get('mean'))}, guess {share(own.get('baseline'))}"
+        for name, own in found.items()
+    )
 
 
 def _counts(entry: Json) -> str:

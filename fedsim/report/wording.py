@@ -32,11 +32,14 @@ METRICS = {
     "identified": "identified in the pool",
     "labels": "labels right",
     "columns": "columns right",
-    "exact": "records exactly right",
-    "tokens": "tokens right",
+    "exact": "wholly right",
+    "numeric": "numbers within tolerance",
+    "categorical": "categories right",
+    "tokens": "words in place",
+    "rouge_l": "longest common sequence",
 }
 
-SHARES = {"identified", "labels", "columns", "exact", "tokens"}
+SHARES = {"identified", "labels", "columns", "exact", "numeric", "categorical", "tokens", "rouge_l"}
 """Metrics between 0 and 1 that count something: written as a percentage."""
 
 

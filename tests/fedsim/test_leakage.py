@@ -85,3 +85,15 @@ def test_without_public_data_there_is_no_baseline_but_still_a_figure():
     assert hits == [True, True]
     assert figures["figures"]["columns"] == [1.0, 1.0]
     assert baseline_figures(guess, dataset) == {}
+
+
+def test_each_kind_of_column_has_its_own_share_beside_four_guesses():
+    dataset = records()
+    wrong = dataset.inputs[:1].clone()
+    wrong[:, -2:] = wrong[:, -2:].flip(1)
+    figures, guess, _ = scored(dataset, 1, claim(wrong), dataset.inputs[20:])
+    assert figures["figures"]["numeric"] == [1.0]
+    assert figures["figures"]["categorical"] == [0.0]
+    baselines = baseline_figures(guess, dataset)
+    for name in ("mean", "median", "marginals", "nearest_public"):
+        assert {f"columns_{name}", f"exact_{name}", f"numeric_{name}", f"categorical_{name}"} <= set(baselines)

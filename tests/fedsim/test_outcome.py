@@ -226,3 +226,10 @@ def test_a_victim_that_was_refused_among_others_is_said(made):
 def test_the_core_does_not_lean_on_the_report(module):
     imports = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.ImportFrom)]
     assert not [node.module for node in imports if (node.module or "").startswith("fedsim.report")]
+
+
+def test_an_inconclusive_claim_never_reads_as_not_broken():
+    unsure = {**entry([victim(labels=0.1)] * 6, name="dager", status="inconclusive"), "reason": "rank: 9 of 63"}
+    sure = entry([victim(labels=0.1)] * 6, name="dager")
+    assert row(unsure)["verdict"] == "inconclusive: dager inconclusive (rank: 9 of 63)"
+    assert "not broken" not in row(unsure, sure)["verdict"]
