@@ -52,8 +52,9 @@ def cost_model(
     if defence.mode == "ideal":
         return {"extrapolated": larger, "not_compared": "a trusted adder stood in for the protocol"}
     compared = _compared(scenario.federation.dropout_stage, defence, rows, size, clients, training, units)
-    if counted := compared.get("bytes_per_client_round"):
-        counted["down"] += model_bytes
+    if counted := compared.get("bytes"):
+        counted["predicted"]["down"] += model_bytes * sum(len(row["cohort"]) for row in rows)
+        counted["measured"] = {way: wire[f"bytes_{way}"] for way in ("up", "down")}
     return {"extrapolated": larger, **compared}
 
 
@@ -88,7 +89,6 @@ def _compared(
             predicted[party] += cost.total(party)
         bare += predict(setting_of(defence, len(row["cohort"]), 0, len(row["dropped"])), units).total()
         up, down = up + cost.bytes_up, down + cost.bytes_down
-    asked = sum(len(row["cohort"]) for row in rows)
     measured = {
         "client": sum(clients.get(stage, 0.0) for stage in STAGES),
         "server": sum(training.server_cpu.get(stage, 0.0) for stage in STAGES),
@@ -97,7 +97,7 @@ def _compared(
         "cpu_seconds": {"predicted": predicted, "measured": measured},
         "predicted_over_measured": sum(predicted.values()) / sum(measured.values()),
         "independent_of_model_size": bare / sum(predicted.values()),
-        "bytes_per_client_round": {"up": up / asked, "down": down / asked},
+        "bytes": {"predicted": {"up": up, "down": down}},
     }
 
 

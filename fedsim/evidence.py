@@ -1,7 +1,7 @@
 """Proof that a control was on: what clients measured while protecting, and what crossed the wire."""
 
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -185,16 +185,20 @@ _MEANING = {
 
 
 def bytes_on_the_wire(view: View) -> dict[str, Any]:
-    """Bytes per client and round, up and down: over all of a round's training messages, and stage by stage."""
+    """Bytes of training, up and down: in all, stage by stage for one client in one round, and the sum of its stages.
+
+    A stage's figure is the mean over those who took part in it: the sum is that of a client that stays to the end.
+    """
     cost: dict[str, Any] = {}
     for way, direction in (("up", "received"), ("down", "sent")):
-        messages = [message for message in _training(view) if message.direction == direction]
-        pairs = max(1, len({(message.round, message.client) for message in messages}))
-        stages: Counter[str] = Counter()
-        for message in messages:
-            stages[message.stage.removeprefix("train.")] += message.bytes
-        cost[f"bytes_{way}_per_client_round"] = stages.total() / pairs
-        cost[f"bytes_{way}_by_stage"] = {stage: count / pairs for stage, count in stages.items()}
+        stages: dict[str, list[int]] = defaultdict(list)
+        for message in _training(view):
+            if message.direction == direction:
+                stages[message.stage.removeprefix("train.")].append(message.bytes)
+        by_stage = {stage: statistics.fmean(sizes) for stage, sizes in stages.items()}
+        cost[f"bytes_{way}"] = sum(map(sum, stages.values()))
+        cost[f"bytes_{way}_per_client_round"] = sum(by_stage.values())
+        cost[f"bytes_{way}_by_stage"] = by_stage
     return cost
 
 

@@ -26,7 +26,14 @@ def model_blocks(context: Context) -> list[Block]:
         larger += [[name, *_cohort(entry)] for entry in models[0].get("extrapolated") or []]
     blocks: list[Block] = []
     if checked:
-        head = ["protocol", "CPU counted", "CPU measured", "counted ÷ measured", "not for the vector", "bytes counted"]
+        head = [
+            "protocol",
+            "CPU counted",
+            "CPU measured",
+            "counted ÷ measured",
+            "not for the vector",
+            "bytes counted, as against measured",
+        ]
         blocks.append(
             Table("Secure aggregation of this run, counted from unit costs of this machine", head, checked, head[1:5])
         )
@@ -62,15 +69,18 @@ def _models(context: Context, protocol: str, setting: tuple[tuple[str, str], ...
 
 def _check(model: Json) -> list[object]:
     """Counted and measured CPU seconds of a run, their ratio and what it rests on, and bytes."""
-    spent, ratio, wire = model["cpu_seconds"], model["predicted_over_measured"], model["bytes_per_client_round"]
-    fixed = model["independent_of_model_size"]
+    spent, ratio, wire = model["cpu_seconds"], model["predicted_over_measured"], model["bytes"]
+    fixed, counted, seen = model["independent_of_model_size"], wire["predicted"], wire["measured"]
     within = "within 20 %" if abs(ratio - 1) <= WITHIN else "off by more than 20 %"
     return [
         seconds(sum(spent["predicted"].values())),
         seconds(sum(spent["measured"].values())),
         Cell(number(ratio, 2), within),
         share(fixed),
-        Cell(f"{size(wire['up'])} up", f"{size(wire['down'])} down"),
+        Cell(
+            f"{size(counted['up'])} up, against {size(seen['up'])}",
+            f"{size(counted['down'])} down, against {size(seen['down'])}",
+        ),
     ]
 
 

@@ -52,10 +52,11 @@ def side_by_side(context: Context) -> Section:
     results = context.results
     blocks: list[Block] = [
         Prose(
-            "Bytes are those of names and values on the wire, without Flower's envelope. CPU seconds are those of one "
-            "thread around the protocol's own work, as it really ran; a client's are per client and round, the "
-            "server's per round. The error is the largest distance, over rounds and at most 16,384 coordinates, of the "
-            "mean that the protocol gave from the mean of what the same clients would have sent without it."
+            "Bytes are those of a client that stays for all of a round: names and values, without Flower's envelope. "
+            "CPU seconds are those of one thread around the protocol's own work, as it really ran; a client's are per "
+            "client and round, the server's per round. The error is the largest distance, over rounds and at most "
+            "16,384 coordinates, of the mean that the protocol gave from the mean of what the same clients would have "
+            "sent without it."
         )
     ]
     for setting in results.settings:
