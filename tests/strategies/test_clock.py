@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 
+from fedsim.grids import InlineGrid
 from strategies.clock import CPU, Clock, timed
 from strategies.sample import PLAIN, SAMPLED, keep, kept, sampled
+
+
+@pytest.fixture(autouse=True)
+def a_run():
+    """Flower writes messages only within a run."""
+    return InlineGrid(ClientApp(), 1, {})
 
 
 def asked(round):
