@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.fitting import fit, perceptron
+from attacks.fitting import perceptron, settle
 from attacks.generative import Linear
 from attacks.inference import Claim, InferenceNeeds, InferenceSanity, Targets, inference
 from attacks.inversion import search_space
@@ -16,25 +16,39 @@ from attacks.view import Budget, Knowledge, NotApplicable
 
 QUERIES = 4000
 """Questions asked where no budget says how many."""
-ROUNDS = 4
-"""Batches of questions: the first at random, the later ones where the student wavers (Tramèr et al. 2016, 4.2)."""
-WIDER = 4
-"""Candidates that the student looks at for each question it asks."""
+ROUNDS = 8
+"""Batches of questions: the first at random, each later one pushed by the student so far towards every class in turn
+(Papernot et al. 2017, Jacobian-based augmentation): at random some classes are hardly ever answered."""
+PUSHES, FARTHEST = 5, 5.0
+"""Steps of a push, and the longest step, in standard deviations of the prior."""
 KEPT_BACK = 5
 """One answer in so many is kept back, to choose the student by."""
-STEPS = 1500
-STUDENTS: tuple[tuple[int, ...], ...] = ((), (128,), (256, 128))
+STEPS = 150
+STUDENTS: tuple[tuple[int, ...], ...] = ((), (128,))
 """Hidden widths of the students; the one that agrees best with the answers kept back is the claim."""
 
 
-def _questions(know: Knowledge, prior: Linear, count: int, generator: torch.Generator) -> Tensor:
-    """Inputs (count, *input_shape): public ones mixed in pairs where there are some, else draws from the prior."""
+def _at_random(know: Knowledge, prior: Linear, count: int, generator: torch.Generator) -> Tensor:
+    """Codes (count, d) to ask about: public inputs mixed in pairs where there are some, else draws from the prior."""
     if know.public is None:
         reach = WIDEST * torch.rand((count, 1), generator=generator)
-        return prior.decode(reach * torch.randn((count, prior.dimension), generator=generator))
+        return reach * torch.randn((count, prior.dimension), generator=generator)
     pairs = torch.randint(len(know.public), (2, count), generator=generator)
     share = torch.rand((count, *[1] * (know.public.ndim - 1)), generator=generator)
-    return share * know.public[pairs[0]] + (1 - share) * know.public[pairs[1]]
+    mixed = share * know.public[pairs[0]] + (1 - share) * know.public[pairs[1]]
+    return (mixed - prior.mean).flatten(1) @ torch.linalg.pinv(prior.basis)
+
+
+def _pushed(student: nn.Module, prior: Linear, codes: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """The codes moved down the student's loss on classes drawn at random, each by a pace of its own."""
+    wanted = torch.randint(classes, (len(codes),), generator=generator)
+    pace = FARTHEST * torch.rand((len(codes), 1), generator=generator)
+    for _ in range(PUSHES):
+        codes = codes.detach().requires_grad_()
+        loss = F.cross_entropy(student(prior.decode(codes)), wanted, reduction="sum")
+        slope = torch.autograd.grad(loss, codes)[0]
+        codes = codes - pace * slope / slope.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return codes.detach()
 
 
 def _answers(source: Oracle, inputs: Tensor) -> Tensor:
@@ -50,8 +64,8 @@ def _student(hidden: tuple[int, ...], inputs: Tensor, answers: Tensor, generator
     """A network trained to give the answers."""
     widths = [math.prod(inputs.shape[1:]), *hidden, answers.shape[1]]
     student = nn.Sequential(nn.Flatten(), perceptron(widths, generator))
-    fit(student, lambda at: F.cross_entropy(student(inputs[at]), answers[at]), len(inputs), generator, steps=STEPS)
-    return student.eval()
+    settle(student, lambda: F.cross_entropy(student(inputs), answers), STEPS)
+    return student.eval().requires_grad_(False)
 
 
 def agreement(stolen: nn.Module, inputs: Tensor, labels: Tensor) -> float:
@@ -93,17 +107,12 @@ def extract(
     if total < 2 * KEPT_BACK:
         raise NotApplicable(f"{2 * KEPT_BACK} queries or more (this budget leaves {total})", "L1")
     each = -(-total // ROUNDS)
-    inputs = _questions(knowledge, prior, min(each, total), generator)
+    inputs = prior.decode(_at_random(knowledge, prior, min(each, total), generator))
     answers = _answers(source, inputs)
     while len(inputs) < total:
-        doubting = _student(STUDENTS[1], inputs, answers, generator)
-        candidates = _questions(knowledge, prior, WIDER * each, generator)
-        with torch.no_grad():
-            first, second = doubting(candidates).softmax(1).topk(2, dim=1).values.unbind(1)
-        # Half of them where the student wavers: boundaries alone would leave it wrong about the rest.
-        asked = min(each, total - len(inputs))
-        wavering = (first - second).argsort()[: asked // 2]
-        more = torch.cat([candidates[wavering], candidates[: asked - len(wavering)]])
+        so_far = _student(STUDENTS[0], inputs, answers, generator)
+        codes = _at_random(knowledge, prior, min(each, total - len(inputs)), generator)
+        more = prior.decode(_pushed(so_far, prior, codes, source.num_classes, generator))
         inputs, answers = torch.cat([inputs, more]), torch.cat([answers, _answers(source, more)])
     kept = torch.randperm(len(inputs), generator=generator) % KEPT_BACK == 0
     students = [_student(hidden, inputs[~kept], answers[~kept], generator) for hidden in STUDENTS]

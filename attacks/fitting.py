@@ -39,3 +39,16 @@ def fit(
         loss(positions).backward()
         optimiser.step()
         schedule.step()
+
+
+def settle(model: nn.Module, loss: Callable[[], Tensor], steps: int) -> None:
+    """L-BFGS on the whole ``loss``, which is exact where it is convex."""
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=steps, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return float(value.detach())
+
+    optimiser.step(closure)
