@@ -82,8 +82,8 @@ RECIPE = Recipe(
 @attack(
     "inverting_gradients",
     paper="Geiping, Bauermeister, Dröge, Moeller, NeurIPS 2020, eq. 4",
-    claim="the inputs behind one gradient, or one delta of unknown learning rate, by its direction",
-    needs=Needs(rung="L5", knowledge=("batch_size",)),
+    claim="the inputs behind one gradient, one delta of unknown learning rate, or a sum of few, by its direction",
+    needs=Needs(rung="L5", knowledge=("batch_size",), sums=True),
     sanity=lambda: image_case(nn.ReLU(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
