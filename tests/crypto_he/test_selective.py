@@ -93,3 +93,9 @@ def test_a_partly_encrypted_update(ckks):
     assert sent.length == 50
     assert not set(np.round(clear, 12)) & set(np.round(secret, 12))
     assert np.abs(chosen.join(decrypt(ckks, sent), clear) - vector).max() < 1e-6
+
+
+def test_what_stands_behind_is_encrypted_with_any_of_the_others():
+    assert select([3.0, 1.0, 2.0], 0.3).followed_by(2).encrypted.tolist() == [0, 3, 4]
+    assert select([3.0, 1.0], 0.0).followed_by(1).clear.tolist() == [0, 1, 2]
+    assert select([3.0, 1.0], 1.0).followed_by(0).size == 2

@@ -208,6 +208,15 @@ def test_what_cannot_hold_is_refused_before_anything_runs(fields, federation, wo
         experiment(Homomorphic(**fields), **federation)
 
 
+@pytest.mark.parametrize("scheme", ["ckks", "bfv"])
+def test_vectors_longer_than_a_ciphertext_print_no_warnings(scheme, capfd):
+    made = experiment(Homomorphic(scheme=scheme, keys="trusted_decryptor", clip=4.0), rounds=1, model="mlp")
+    size = sum(parameter.numel() for parameter in made.initial_model().parameters())
+    assert size > Homomorphic(scheme=scheme).parameters.capacity
+    Run(made)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("keys", HOLDERS)
