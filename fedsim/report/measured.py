@@ -5,7 +5,7 @@ from fedsim.report import plots
 from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Section, Table
 from fedsim.report.crowd import crowd_blocks
 from fedsim.report.gallery import status
-from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name
+from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
 from fedsim.report.sections import Context
 from fedsim.report.wording import METRICS, MISSING, finite, interval, measure, number, plain, share, shown, unclaimed
 from fedsim.words import KNOWLEDGE, counted, listed
@@ -74,7 +74,8 @@ def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[lis
         if not entries and right != MISSING:
             rows.append([swatch, attack, Cell("labels only", reason, span=8), Cell(right, guess)])
         elif not entries:
-            rows.append([swatch, Cell(label, f"round {round}"), Cell(reason or "no figure", span=9)])
+            said = "; ".join(filter(None, [_words(records), reason])) or "no figure"
+            rows.append([swatch, Cell(label, f"round {round}"), Cell(said, span=9)])
     return rows or [[swatch, MISSING, Cell(results.lost(protocol, setting) or "no attack was run", span=9)]]
 
 
@@ -98,6 +99,14 @@ def _shares(entry: Json) -> str:
         f"{METRICS.get(name, name)} {share(own.get('mean'))}, guess {share(own.get('baseline'))}"
         for name, own in found.items()
     )
+
+
+def _words(records: list[Json]) -> str:
+    """The words that an attack told in no order, beside as many common ones."""
+    if (told := words_told(records)) is None:
+        return ""
+    recall, precision, guess = map(share, told)
+    return f"{recall} of the words told, {precision} of those claimed are right; as many common ones: {guess}"
 
 
 def _counts(entry: Json) -> str:

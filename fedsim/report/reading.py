@@ -201,6 +201,16 @@ def label_guess(victims: Iterable[Json]) -> float | None:
     return max((value for value in means if value is not None), default=None)
 
 
+def words_told(records: Iterable[Json]) -> tuple[float, float, float] | None:
+    """Of the words in the texts: recall and precision on average over victims, and the recall of common words.
+
+    None where no attack told any.
+    """
+    told = [v["words"] for record in records for v in record.get("victims") or [] if v.get("words")]
+    means = [mean(finite(words.get(key)) for words in told) for key in ("recall", "precision", "guess")]
+    return (means[0] or 0.0, means[1] or 0.0, means[2] or 0.0) if told else None
+
+
 def _hits(victim: Json) -> Iterable[Hit]:
     """The victim's examples, one after another."""
     stems = list(victim.get("pictures") or [])

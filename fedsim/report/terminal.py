@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.difference import ALONE, SAME, Changed, Difference
-from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name
+from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
 from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, share, shown, size, unclaimed
 
 
@@ -71,6 +71,9 @@ def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, A
             head = f"{middle} ({measure(metric, entry.get('baseline'))})"
             text = "\n".join(filter(None, [head, bounds and f"[{bounds}", worst, rebuilt, doubt]))
             return [text, share((entry.get("fractions") or {}).get("30")), labels]
+    if known := words_told(records):
+        words = f"words {share(known[0])} ({share(known[2])})"
+        return ["\n".join(filter(None, [words, doubt])), MISSING, labels]
     return [doubt or ("no figure" if labels == MISSING else "labels only"), MISSING, labels]
 
 
