@@ -117,3 +117,21 @@ def finished(access: str, knowledge: Sequence[str] = ()) -> InferenceSanity:
     know = Knowledge(input_shape=(FEATURES,), num_classes=CLASSES, **{name: facts[name] for name in knowledge})
     targets = Targets(inputs[: 2 * HELD], labels[: 2 * HELD])
     return InferenceSanity(Oracle(model, num_classes=CLASSES, access=access), know, targets, Budget(), _orders)
+
+
+def with_property() -> InferenceSanity:
+    """Ten gradients of batches of four, every other one of records that are shifted, which is no part of the task."""
+    inputs, labels = people(240)
+    holds = torch.arange(240) % 2 == 0
+    inputs = inputs + 3.0 * holds[:, None] * (torch.arange(FEATURES) % 3 == 0)
+    model, batches = network(), [torch.arange(start, start + 8, 2) for start in range(160, 240, 8)]
+    # A batch of even numbers has the property throughout; the next one, moved by one, nowhere.
+    seen = [slope(model, inputs[b + n % 2], labels[b + n % 2]) for n, b in enumerate(batches)]
+
+    def won(claim: Claim) -> bool:
+        having, lacking = claim.scores[::2], claim.scores[1::2]
+        return bool((having[:, None] > lacking[None]).double().mean() > _LEAST)
+
+    know = Knowledge((FEATURES,), CLASSES, batch_size=4, public=inputs[:160], public_labels=labels[:160])
+    observed = tuple(Observation(model, update, "gradient", round=n) for n, update in enumerate(seen))
+    return InferenceSanity(observed, know, Targets(holds=holds[:160]), Budget(iterations=60), won)

@@ -1,6 +1,7 @@
 """LiRA: a record's log odds under the finished model, held against models trained with the record and without it.
 
-Carlini et al. 2022, algorithms 1 and 2. The shadow models are the adversary's own, on data that it holds.
+Carlini et al. 2022, algorithms 1 and 2. The shadow models are the adversary's own, on data that it holds; since they
+answer to the last digit, the finished model must.
 """
 
 import math
@@ -27,7 +28,7 @@ _PRIOR = 16.0
     "lira_online",
     paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 1",
     claim="whether a record was trained on, by the likelihood ratio over models trained with it and without it",
-    needs=InferenceNeeds("L1", "oracle", "rounded", knowledge=(*_RECIPE, "member_rate")),
+    needs=InferenceNeeds("L1", "oracle", "confidences", knowledge=(*_RECIPE, "member_rate")),
     sanity=lambda: known_members.finished("confidences", (*_RECIPE, "member_rate")),
 )
 def lira_online(
@@ -57,7 +58,7 @@ def lira_online(
     "lira_offline",
     paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 2",
     claim="whether a record was trained on, by how unlikely its confidence is for models trained without it",
-    needs=InferenceNeeds("L1", "oracle", "rounded", knowledge=(*_RECIPE, "public", "public_labels")),
+    needs=InferenceNeeds("L1", "oracle", "confidences", knowledge=(*_RECIPE, "public", "public_labels")),
     sanity=lambda: known_members.finished("confidences", (*_RECIPE, "public", "public_labels")),
 )
 def lira_offline(

@@ -9,8 +9,8 @@ from attacks.membership_updates import records
 from attacks.oracle import Oracle
 from attacks.view import Budget, Knowledge
 
-_TINY = 1e-12
-"""Confidences below this count as this: float32 answers know none between it and zero."""
+_TINY = 1e-30
+"""Confidences below this count as this, zero among them."""
 _COPIES = 25
 """Noisy copies of each record that a label-only attack asks about."""
 _NOISE = (0.05, 0.1, 0.2)
