@@ -152,4 +152,4 @@ def _signal_to_noise(norms: Tensor) -> float:
     if not energy.any():
         return 0.0
     rest = (energy.sum() - energy.max()).clamp_min(torch.finfo(energy.dtype).tiny)
-    return float((energy.max() / rest).sqrt())
+    return float(energy.max().sqrt() / rest.sqrt())  # finite, where the quotient of the energies is not

@@ -19,7 +19,7 @@ from fedsim.federation import Training, TrainingFailed, federate, recording
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.outcome import attack_outcome, baseline_pictures
-from fedsim.planting import check_place
+from fedsim.planting import first_models
 from fedsim.protection import protection
 from fedsim.report.progress import Progress
 from fedsim.residue import residue
@@ -62,7 +62,7 @@ def preflight(cell: Cell, progress: Progress) -> Experiment:
     experiment = Experiment(cell.scenario)
     for client in range(cell.scenario.federation.clients):
         experiment.client_data(client)
-    check_place(experiment)
+    first_models(experiment)
     model = experiment.initial_model().train()
     if Stack(cell.scenario.protocol).local_gradient and (reasons := refusals(model)):
         raise TaskError("task.model", cell.scenario.task.model, "; ".join(reasons), "or protect whole clients instead")

@@ -1,5 +1,6 @@
 """What a run would do: whom it attacks under which threat model, and what it would take, before anything is spent."""
 
+import copy
 import os
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from fedsim.cells import Engine, preflight
 from fedsim.client import batches, local_update, plain_gradient
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
+from fedsim.planting import first_models
 from fedsim.report.progress import Progress
 from fedsim.scenario import Attack, Cell, Scenario
 from fedsim.truth import Truth, Victim
@@ -117,12 +119,15 @@ def _seconds_on_one_victim(experiment: Experiment, attack: Attack) -> tuple[floa
     inputs, labels = experiment.test_data()
     steps = batches(len(labels), federation.model_copy(update={"local_epochs": 1, "local_steps": 1}), 0, 1, 0)
     loss = LOSSES[experiment.loss_name]
-    trained = local_update(experiment.initial_model(), inputs, labels, steps, federation, loss, plain_gradient(loss))
-    observation = Observation(experiment.initial_model(), trained.update, trained.kind)
+    crafted, victim = first_models(experiment), experiment.scenario.adversary.victim
+    model = crafted.own.get(victim, crafted.common) if crafted else experiment.initial_model()
+    trained = local_update(copy.deepcopy(model), inputs, labels, steps, federation, loss, plain_gradient(loss))
+    observation = Observation(model, trained.update, trained.kind)
     stand_in = Truth(1, 0, inputs[steps[0]], labels[steps[0]], 1)
     budget = Budget(**{**attack.budget.model_dump(), "seconds": min(attack.budget.seconds or PATIENCE, PATIENCE)})
+    know = knowledge_for(experiment, stand_in, crafted.planted if crafted else None)
     started = time.perf_counter()
-    job = Job(attack.name, 1, (Victim(1, (0,)),), (((observation,), knowledge_for(experiment, stand_in), 0),), budget)
+    job = Job(attack.name, 1, (Victim(1, (0,)),), (((observation,), know, 0),), budget)
     with one_thread():
         perform(job)
     taken = time.perf_counter() - started

@@ -126,7 +126,8 @@ def summarise(scenario: Scenario, cells: Sequence[Mapping[str, Any]]) -> list[di
     for cell in cells:
         for attack in cell["attacks"]:
             key = (tuple(cell["labels"].items()), titled(attack), attack["round"])
-            groups.setdefault(key, []).append({**attack, "modality": cell["modality"]})
+            alarms = [row["signal"] for row in cell.get("detection", ()) if row["round"] == key[-1] and row["alarmed"]]
+            groups.setdefault(key, []).append({**attack, "modality": cell["modality"], "detected_by": alarms})
     return [_row(dict(labels), name, round, entries) for (labels, name, round), entries in groups.items()]
 
 
@@ -146,6 +147,7 @@ def _row(labels: dict[str, str], name: str, round: int, entries: Entries) -> dic
         "label_baseline": max((guess for guess in guesses if guess is not None), default=None),
         "readings": read,
         "verdict": verdict(entries, where, read),
+        "detected_by": sorted({signal for entry in entries for signal in entry["detected_by"]}),
         "metric": scale.metric,
         "unit": scale.unit,
         **_figures(scale, victims, numpy_generator(0, "bootstrap", str(labels), name, round)),

@@ -114,15 +114,18 @@ def craft(experiment: "Experiment", round: int, cohort: tuple[int, ...], arrays:
     return adversary.plant.craft(site)
 
 
-def check_place(experiment: "Experiment") -> None:
-    """Plant once in the untrained model; raises TaskError where it has no place for the plant."""
+def first_models(experiment: "Experiment") -> Crafted | None:
+    """What the server would send in the first round; None where it does not plant.
+
+    Raises TaskError for a model without a place for the plant.
+    """
     plant = experiment.scenario.adversary.plant
     if plant is None:
-        return
+        return None
     federation = experiment.scenario.federation
     cohort = tuple(range(federation.cohort or federation.clients))
     try:
-        craft(experiment, 1, cohort, ArrayRecord(dict(experiment.initial_model().state_dict())))
+        return craft(experiment, 1, cohort, ArrayRecord(dict(experiment.initial_model().state_dict())))
     except ValueError as error:
         remedy = "choose another plant or another task"
         raise TaskError("adversary.plant", plant.kind, str(error), remedy) from None
