@@ -2,6 +2,7 @@
 
 from attacks import (  # noqa: F401  each registers itself
     analytic,
+    april,
     attribute,
     cocktail,
     dager,

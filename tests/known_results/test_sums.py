@@ -1,4 +1,4 @@
-"""What a curious server reads off a sum, where secure aggregation does its job. ``pytest -m slow -s`` prints a table."""
+"""What a curious server reads off a sum while secure aggregation does its job; ``pytest -m slow -s`` prints it."""
 
 import statistics
 
