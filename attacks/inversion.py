@@ -67,8 +67,11 @@ def descend(model: nn.Module, prior: Prior, labels: Tensor, generator: torch.Gen
         return best_claim(prior, codes.detach().unflatten(0, (len(labels), restarts)), values)
 
 
-def blob_case(access: str, budget: Budget) -> Callable[[], InferenceSanity]:
-    """A linear model of two 8x8 patterns, a bright left and a bright right half: the claims must show them."""
+def blob_case(access: str, budget: Budget, public: int | None = None) -> Callable[[], InferenceSanity]:
+    """A linear model of two 8x8 patterns, a bright left and a bright right half: the claims must show them.
+
+    With ``public``, so many noised examples of the two are granted.
+    """
 
     def case() -> InferenceSanity:
         left = torch.zeros(8, 8)
@@ -86,9 +89,11 @@ def blob_case(access: str, budget: Budget) -> Callable[[], InferenceSanity]:
             means = torch.stack([claim.inputs[..., :4].flatten(1).mean(1), claim.inputs[..., 4:].flatten(1).mean(1)], 1)
             return means.argmax(1).tolist() == [0, 1] and bool((means[:, 0] - means[:, 1]).abs().min() > 0.1)
 
+        noise = torch.rand((public or 0, 1, 8, 8), generator=torch.Generator().manual_seed(6))
+        granted = (0.7 * patterns[torch.arange(public) % 2, None] + 0.3 * noise) if public else None
         return InferenceSanity(
             Oracle(model, num_classes=2, access=access),
-            Knowledge((1, 8, 8), 2, value_range=(0.0, 1.0)),
+            Knowledge((1, 8, 8), 2, value_range=(0.0, 1.0), public=granted),
             Targets(labels=torch.arange(2)),
             budget,
             won,
@@ -117,6 +122,7 @@ def white_box(
     paper="Zhang et al., CVPR 2020 (GMI), with a variational autoencoder for its GAN",
     claim="an input that stands for each class, among those that a generator trained on public data can make",
     needs=InferenceNeeds(rung="L8", source="oracle", access="white_box", knowledge=("public",), targets=("labels",)),
+    sanity=blob_case("white_box", Budget(iterations=50, restarts=1), public=40),
 )
 def generative(
     source: Oracle, knowledge: Knowledge, targets: Targets, generator: torch.Generator, budget: Budget

@@ -46,7 +46,7 @@ def judged(claim, means):
     return torch.cdist(claim.inputs.flatten(1), means).argmin(1) == torch.arange(10)
 
 
-@pytest.mark.parametrize("name", ["model_inversion_white_box", "model_inversion_confidences", "model_inversion_labels"])
+@pytest.mark.parametrize("name", [*dict.fromkeys(BY_ACCESS.values()), "model_inversion_generative"])
 def test_wins_its_sanity_case(name):
     case = inferences()[name].sanity()
     assert case.won(infer(name, case.source, case.knowledge, targets=case.targets, budget=case.budget))
@@ -150,6 +150,16 @@ def test_the_autoencoder_draws_what_resembles_its_public_data(digits):
     nearest = torch.cdist(drawn.flatten(1), images[900:].flatten(1)).min(1).values
     noise = torch.rand((50, 64), generator=torch.Generator().manual_seed(1))
     assert nearest.mean() < 0.7 * torch.cdist(noise, images[900:].flatten(1)).min(1).values.mean()
+
+
+def test_a_generator_of_other_peoples_digits_shows_what_the_model_was_taught(digits, halves):
+    model, means = halves
+    know = Knowledge((1, 8, 8), 10, value_range=(0.0, 1.0), public=digits[0][900:].unflatten(1, (1, 8, 8)))
+    asked = Oracle(model, num_classes=10, access="white_box")
+    claim = infer("model_inversion_generative", asked, know, targets=CLASSES)
+    assert judged(claim, means).sum() >= 8
+    with pytest.raises(NotApplicable, match="public"):
+        infer("model_inversion_generative", asked, KNOW, targets=CLASSES)
 
 
 def test_features_of_the_first_layer_give_the_image_and_those_of_the_last_do_not(digits):
