@@ -25,6 +25,7 @@ from attacks import (  # noqa: F401  each registers itself
     membership_model,
     membership_updates,
     prior,
+    properties,
     sratta,
     tableak,
     traps,
