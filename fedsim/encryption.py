@@ -109,7 +109,7 @@ def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
         "findings": findings,
         "parameters": describe(chosen),
         "security_bits": 128,
-        "secret_key_at": list(defence.holder.holders(seeded=defence.seeded)),
+        "secret_key_at": list(defence.holder.holders(seeded=defence.seeded)) or ["nobody, but a share at every client"],
         "server_holds_secret_key": strategy.keys.mistake is not None,
         "stated_error_of_a_sum": context.sum_error(),
         "rounding_step": sealing.rounding_step,

@@ -217,7 +217,7 @@ def who_sees_what(context: Context) -> Section:
             ),
             Table("The other parties", ["party", "sees"], others, tone="words cards"),
             Prose(
-                "The result is void if one of these fails: attacks were given only the server's view and the "
+                "The result is void if one of these fails: attacks were given only the adversary's view and the "
                 "knowledge listed above; no client shares memory, files or random seeds with the server; and the "
                 "deployed system sends what was simulated here, nothing besides.",
                 "caution",
