@@ -52,10 +52,10 @@ def collusion_problems(scenario: "Scenario") -> list[str]:
     if colluders >= scenario.federation.clients:
         return [f"adversary.colluders = {colluders}: leaves no victim among {scenario.federation.clients} clients"]
     return [
-        f"adversary.colluders = {colluders}: what it adds to a sum ({defence.kind}) is not modelled; set 0, or "
-        "compare plain updates and keys = 'clients_share_key'"
+        f"adversary.colluders = {colluders}: what they add to {defence.kind} is not modelled here; set 0, or "
+        "take another profile, or keys = 'trusted_decryptor'"
         for defence in scenario.protocol
-        if (isinstance(defence, Homomorphic) and defence.keys in ("trusted_decryptor", "threshold"))
+        if (isinstance(defence, Homomorphic) and defence.keys == "threshold")
         or (isinstance(defence, SecureAggregation) and defence.profile == FLOWER)
     ]
 

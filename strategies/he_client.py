@@ -20,6 +20,7 @@ from crypto.he.errors import KeyPolicyError
 from crypto.he.keyless import AnyContext, open_context
 from strategies.client_mod import evidence_of
 from strategies.clock import timed
+from strategies.collusion import HANDED
 from strategies.federated import DROPPED_OUT
 from strategies.he_layout import Layout
 from strategies.he_sealing import ClearSum, Sealing, selection_of
@@ -116,6 +117,8 @@ class HomomorphicClient:
             content["clear"] = ArrayRecord({"vector": Array(clear)})
         if sealing.tells_weight:
             content["metrics"] = MetricRecord({"num-examples": weight})
+        if self.colludes(context) and _keys(context)[1] is None:  # who holds the secret key hands over that
+            content[HANDED] = ConfigRecord({"vector": vector.astype(np.float64).tobytes(), "weight": weight})
         evidence["homomorphic.encrypted_parameters"] = float(len(sealing.selection.encrypted))
         evidence["homomorphic.clear_parameters"] = float(len(clear))
         return content

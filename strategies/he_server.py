@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crypto.he import Ciphertext, HEError, carries_secret_key, decrypt
 from crypto.he.errors import CorruptMessageError, KeyPolicyError, SecretKeyExposedError
 from crypto.he.keyless import add
+from strategies.collusion import HANDED
 from strategies.federated import DROPPED_OUT, FederatedMean, RoundRecord
 from strategies.he_client import ciphertext_array
 from strategies.he_deployment import ServerKeys
@@ -25,11 +26,15 @@ from strategies.sample import sampled
 
 @dataclass(frozen=True)
 class Answer:
-    """What one client sent: its ciphertext, None where nothing is encrypted, and what is not, in clear."""
+    """What one client sent: its ciphertext, None where nothing is encrypted, and what is not, in clear.
+
+    ``told`` is a colluding client's whole vector (d,) times its weight, and that weight.
+    """
 
     client: int
     ciphertext: Ciphertext | None
     clear: ClearSum
+    told: tuple[NDArray[np.float64], int] | None = None
 
 
 def refuse_secret_keys(content: RecordDict, sender: str) -> None:
@@ -142,7 +147,12 @@ class HomomorphicMean(FederatedMean):
         clear = records["clear"]["vector"].numpy().astype(np.float64) if expected else np.empty(0)
         if clear.shape != (expected,) or not np.isfinite(clear).all():
             raise CorruptMessageError(f"clear part: must be {expected} finite numbers")
-        return Answer(client, hidden, ClearSum(clear * weight, weight))
+        told_whole = None
+        if HANDED in content.config_records:
+            handed = content.config_records[HANDED]
+            vector, own = np.frombuffer(cast(bytes, handed["vector"])), cast(int, handed["weight"])
+            told_whole = vector * own, own
+        return Answer(client, hidden, ClearSum(clear * weight, weight), told_whole)
 
     def _add(self, record: RoundRecord, answers: list[Answer]) -> tuple[Ciphertext | None, list[Answer]]:
         """The sum of the ciphertexts, and whose are in it: where SEAL refuses one, all but that one."""
@@ -194,11 +204,29 @@ class HomomorphicMean(FederatedMean):
             mean = vector / weight
         self.means[round] = sampled(mean[: self.layout.size(state)])
         if note:
-            update, clients = self.layout.update(vector, state), tuple(answer.client for answer in answers)
-            beside: dict[str, Any] = {"buffers": self.layout.left(mean, state), "clients": clients}
-            beside["weight"] = float(weight) if self.defence.max_weight > 1 else None
-            self.opened.append(Opened(round, self.kind, update, len(answers), **beside))
+            honest = [answer for answer in answers if answer.told is None]
+            if 0 < len(honest) < len(answers):
+                told = [answer.told for answer in answers if answer.told is not None]
+                left, of_them = vector - sum(vector for vector, _ in told), weight - sum(own for _, own in told)
+                self.opened.append(self._reading(round, left, of_them, honest, state))
+            self.opened.append(self._reading(round, vector, weight, answers, state))
         return mean
+
+    def _reading(
+        self, round: int, total: NDArray[np.float64], weight: float, answers: Sequence[Answer], state: State
+    ) -> Opened:
+        """A weighted ``total`` (d,) over who sent ``answers``, as this server reads it: of one, its own update."""
+        clients, alone = tuple(answer.client for answer in answers), len(answers) == 1
+        return Opened(
+            round,
+            self.kind,
+            self.layout.update(total / weight if alone else total, state),
+            len(clients),
+            clients[0] if alone else None,
+            clients=clients,
+            weight=float(weight) if self.defence.max_weight > 1 and not alone else None,
+            buffers=self.layout.left(total / weight, state),
+        )
 
 
 class DecryptedMean(HomomorphicMean):

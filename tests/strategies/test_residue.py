@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from attacks import Knowledge, reconstruct
-from fedsim import Scenario
+from fedsim import Adversary, Homomorphic, Scenario
 from fedsim.residue import residue
 from fedsim.truth import truth_of
 from strategies.differencing import alone, differenced
 from strategies.opened import Opened
+from tests.strategies import homomorphic_runs
+from tests.strategies.homomorphic_runs import experiment as homomorphic
 from tests.strategies.test_lying_server import CLIENTS, VICTIM, decibels, run, scenario
 
 FULL = {"examples_per_client": 1, "batch_size": 1}
@@ -96,6 +98,22 @@ def test_an_honest_server_that_subtracts_reads_clients_as_far_as_the_model_stand
         assert lone == isolated.intersection(training.history[1]["answered"]) != set()  # the round that is attacked
         scores[rate] = max(decibels(experiment, view)[0].values())
     assert scores[1e-6] >= 50 > scores[1.0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_colluders_shrink_a_decrypted_sum_too(weighted):
+    fields = {"weighted": weighted, "batch_size": 3, "rounds": 1, "clients": CLIENTS}
+    made = homomorphic(
+        Homomorphic(keys="trusted_decryptor", max_weight=8 if weighted else 1),
+        adversary=Adversary(colluders=3),
+        **fields,
+    )
+    seen = homomorphic_runs.Run(made).view.updates
+    assert [one.clients for one in seen] == [(0, 1), tuple(range(CLIENTS))]
+    truth = {u.client: u.arrays["1.weight"] for u in homomorphic_runs.Run(homomorphic(**fields)).view.updates}
+    wanted = (truth[0] + truth[1]) * (3 if weighted else 1)
+    assert float((seen[0].arrays["1.weight"] - wanted).abs().max()) < 1e-4
+    assert seen[0].weight == (6 if weighted else None)
 
 
 def test_colluders_are_refused_where_their_part_is_not_modelled():
