@@ -52,7 +52,7 @@ def _aggregated(defence: SecureAggregation, cohort: int) -> dict[str, str]:
     return {
         "reads": f"{reads}{kept}",
         "security": "128 bits (X25519, masks by AES-256)",
-        "survives": f"{lost}, any stage",
+        "survives": f"{lost}, at any stage",
     }
 
 
