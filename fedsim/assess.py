@@ -57,7 +57,8 @@ def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[
         for round in attack.rounds:
             whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
             planned.append(_job(experiment, view, attack, round, whom))
-            if beside := sum_beside(view, round):
+            beside = sum_beside(view, round) if reconstructions()[attack.name].needs.update else ()
+            if beside:
                 planned.append(replace(_job(experiment, view, attack, round, beside), beside=True))
     return planned
 

@@ -115,6 +115,7 @@ def on_clear_parts(part, keys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_leakage_of_the_clear_part_falls_with_the_encrypted_fraction():
     medians = {}
     for part in PARTS[:-1]:
