@@ -11,11 +11,11 @@ from torch import Tensor
 
 from attacks import known_members
 from attacks.inference import Claim, InferenceNeeds, Targets, inference
-from attacks.membership_model import logit_gap
+from attacks.membership_model import classifies, logit_gap
 from attacks.membership_updates import records
 from attacks.oracle import Oracle
-from attacks.shadows import Recipe, train_shadows
-from attacks.view import Budget, Knowledge, NotApplicable
+from attacks.shadows import Recipe, membership, train_shadows
+from attacks.view import Budget, Knowledge
 
 _SHADOWS = 64
 _FEWEST = 8
@@ -44,9 +44,7 @@ def lira_online(
     if not 0 < rate < 1:
         raise ValueError(f"member_rate = {rate}: must be between 0 and 1")
     pool, truth = torch.cat([inputs, public]), torch.cat([labels, theirs])
-    # Every candidate in the same number of models, of any rate, so that both sides of the ratio are known for each.
-    taken = min(count - 2, max(2, round(rate * count)))
-    member = torch.rand(count, len(pool), generator=generator).argsort(0).argsort(0) < taken
+    member = membership(count, len(pool), min(count - 2, max(2, round(rate * count))), generator)
     gaps, asked = _gaps(pool, truth, member, knowledge, generator), source.queries
     observed = logit_gap(source.confidences(inputs), labels).cpu()
     gaps, member = gaps[:, : len(inputs)], member[:, : len(inputs)]
@@ -86,8 +84,7 @@ def _shadows(budget: Budget) -> int:
 
 def _public(knowledge: Knowledge, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Public data with labels; empty where none is granted."""
-    if knowledge.loss != "cross_entropy":
-        raise NotApplicable("a model that classifies", "L1")
+    classifies(knowledge)
     if knowledge.public is None or knowledge.public_labels is None:
         return inputs[:0], labels[:0]
     return knowledge.public.to(inputs), knowledge.public_labels.to(labels)

@@ -7,7 +7,7 @@ from attacks import known_members
 from attacks.inference import Claim, InferenceNeeds, Targets, inference
 from attacks.membership_updates import records
 from attacks.oracle import Oracle
-from attacks.view import Budget, Knowledge
+from attacks.view import Budget, Knowledge, NotApplicable
 
 _TINY = 1e-30
 """Confidences below this count as this, zero among them."""
@@ -28,6 +28,7 @@ def loss_membership(
     source: Oracle, knowledge: Knowledge, targets: Targets, generator: torch.Generator, budget: Budget
 ) -> Claim:
     """The logarithm of the confidence in the record's own label."""
+    classifies(knowledge)
     inputs, labels = records(targets)
     asked = source.queries
     own = source.confidences(inputs).double().gather(1, labels[:, None])[:, 0]
@@ -45,6 +46,7 @@ def confidence_membership(
     source: Oracle, knowledge: Knowledge, targets: Targets, generator: torch.Generator, budget: Budget
 ) -> Claim:
     """The largest confidence; needs no label."""
+    classifies(knowledge)
     assert targets.inputs is not None
     asked = source.queries
     return Claim(source.confidences(targets.inputs).double().amax(1), source.queries - asked)
@@ -61,6 +63,7 @@ def entropy_membership(
     source: Oracle, knowledge: Knowledge, targets: Targets, generator: torch.Generator, budget: Budget
 ) -> Claim:
     """Minus the modified entropy, equation 8 of the paper."""
+    classifies(knowledge)
     inputs, labels = records(targets)
     asked = source.queries
     shown = source.confidences(inputs).double()
@@ -86,6 +89,7 @@ def label_only_membership(
     Gaussian noise of three widths; ``budget.iterations`` copies at each (25 without). A record whose own label is
     wrong comes last: that is the gap attack of Yeom et al. 2018, which one query does.
     """
+    classifies(knowledge)
     inputs, labels = records(targets)
     low, high = (torch.as_tensor(end, dtype=torch.float32) for end in knowledge.value_range or (0.0, 1.0))
     width = (high - low).reshape(-1, *[1] * (inputs.dim() - 2))
@@ -97,6 +101,12 @@ def label_only_membership(
             right.append(source.labels(inputs + noise) == labels)
     score = torch.stack(right).double().mean(0)
     return Claim(score + right[0].double(), source.queries - asked)
+
+
+def classifies(knowledge: Knowledge) -> None:
+    """Raise NotApplicable for a model that gives more than one answer to a record."""
+    if knowledge.loss != "cross_entropy":
+        raise NotApplicable("a model that classifies", "L1")
 
 
 def logit_gap(confidences: Tensor, labels: Tensor) -> Tensor:

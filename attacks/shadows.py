@@ -58,14 +58,14 @@ class Shadows:
         return alone
 
 
-def halves(models: int, records: int, generator: torch.Generator) -> Tensor:
-    """Membership (models, records): each record in exactly half of the models (Carlini et al. 2022, section IV).
+def membership(models: int, records: int, taken: int, generator: torch.Generator) -> Tensor:
+    """Who trains on what, (models, records): each record is in exactly ``taken`` of the models, drawn at random.
 
-    ``models`` must be even and positive.
+    Both kinds of models are then there for every record (Carlini et al. 2022, section IV).
     """
-    if models < 2 or models % 2:
-        raise ValueError(f"models = {models}: need an even number, so that each record is in half of them")
-    return torch.rand(models, records, generator=generator).argsort(0).argsort(0) < models // 2
+    if not 0 < taken < models:
+        raise ValueError(f"taken = {taken} of {models} models: each record must be in some of them, and not in all")
+    return torch.rand(models, records, generator=generator).argsort(0).argsort(0) < taken
 
 
 def train_shadows(

@@ -1,6 +1,7 @@
 """Membership and property attacks: on digits, at their limits, and the parts that they are made of."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from attacks.known_members import case, finished, network, people, slope, traine
 from attacks.membership_model import logit_gap
 from attacks.membership_updates import ascended
 from attacks.rates import auc
-from attacks.shadows import Recipe, halves, train_shadows
+from attacks.shadows import Recipe, membership, train_shadows
 from tests.attacks.conftest import delta, gradient, mlp, noised, pick
 
 KNOW = Knowledge((64,), 10)
@@ -130,8 +131,7 @@ def test_lira_needs_enough_shadows_and_a_trainable_kind(name):
 
 def test_shadows_are_what_training_each_alone_gives():
     inputs, labels = people(12)
-    member = halves(4, 12, torch.Generator().manual_seed(1))
-    assert member.sum(0).tolist() == [2] * 12
+    assert membership(4, 12, 3, torch.Generator().manual_seed(1)).sum(0).tolist() == [3] * 12
     member = torch.stack([torch.arange(12) < 6, torch.arange(12) >= 6])
     recipe = Recipe(epochs=30, batch_size=6, learning_rate=0.5)
     shadows = train_shadows(network(), inputs, labels, member, recipe, torch.Generator().manual_seed(2))
@@ -150,8 +150,8 @@ def test_shadows_refuse_what_they_cannot_train():
         train_shadows(batched, inputs, labels, member, recipe, draw)
     with pytest.raises(ValueError, match="without a single record"):
         train_shadows(network(), inputs, labels, ~member, recipe, draw)
-    with pytest.raises(ValueError, match="even number"):
-        halves(3, 4, draw)
+    with pytest.raises(ValueError, match="taken = 3 of 3 models"):
+        membership(3, 4, 3, draw)
     with pytest.raises(ValueError, match=r"recipe.epochs = 0"):
         Recipe(0, 1, 0.1)
 
@@ -183,3 +183,13 @@ def test_answers_beyond_the_budget_end_the_attack():
     tight = Oracle(network(), num_classes=4, access="confidences", budget=5)
     with pytest.raises(Exception, match="query budget exceeded"):
         infer("loss_membership", tight, given.knowledge, targets=given.targets)
+
+
+@pytest.mark.parametrize(
+    "name", ["loss_membership", "confidence_membership", "entropy_membership", "lira_online", "lira_offline"]
+)
+def test_a_model_of_many_answers_is_not_applicable(name):
+    facts = ("architecture", "learning_rate", "local_batch_size", "epochs", "member_rate", "public", "public_labels")
+    given = finished("confidences", facts)
+    with pytest.raises(NotApplicable, match="a model that classifies"):
+        infer(name, given.source, dataclasses.replace(given.knowledge, loss="next_token"), targets=given.targets)
