@@ -16,6 +16,7 @@ from attacks.controls import LabelOnly, Noise, Rounding, Temperature, TopK
 from attacks.extraction import agreement
 from attacks.features import features
 from attacks.metrics import bootstrap_interval, psnr
+from attacks.monitor import QueryLog, calibrate, false_alarms
 from fedsim.attribute import attribute_targets
 from fedsim.evaluator import inversion_figures, train_evaluator
 from fedsim.seeds import torch_generator
@@ -23,6 +24,7 @@ from fedsim.tasks import split
 from fedsim.tasks.models import accuracy_and_loss
 from tests.known_results.ground import UNIT, build_model, load_dataset, row
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SEEDS = range(5)
 NAMES = dict.fromkeys(ACCESS, "model_inversion_confidences") | {
     "white_box": "model_inversion_white_box",
@@ -83,7 +85,6 @@ def means(figures):
 
 @pytest.mark.parametrize("name", ["softmax", "mlp", "convnet"])
 @pytest.mark.parametrize("dataset", ["digits", "faces"])
-@pytest.mark.slow
 def test_inversion_at_every_access_level(dataset, name):
     chance = 0.1 if dataset == "digits" else 0.5
     for access in ACCESS:
@@ -101,7 +102,6 @@ def test_inversion_at_every_access_level(dataset, name):
         assert np.mean(judged(dataset, name, "white_box")) >= 0.8
 
 
-@pytest.mark.slow
 def test_public_data_of_the_classes_give_them_away_without_any_inversion():
     figures = [inverted("digits", "softmax", "white_box", seed, public=True) for seed in SEEDS]
     row("digits, softmax, white box with public data: judged", [f["judged"] for f in figures], "the row below")
@@ -121,21 +121,51 @@ CONTROLS = {
 }
 
 
-@pytest.mark.slow
-def test_controls_and_what_they_cost():
-    for what, controls in CONTROLS.items():
-        kept = []
-        for seed in SEEDS:
-            data, parts, model, _ = world("digits", "mlp", seed)
-            service = Oracle(model, num_classes=10, controls=controls, generator=torch_generator(seed, "users"))
-            kept.append(float((service.labels(data.inputs[parts.test]) == data.labels[parts.test]).double().mean()))
-        figures = judged("digits", "mlp", "confidences", controls=controls)
-        row(f"digits, mlp, control {what}: judged (accuracy left {np.mean(kept):.3f})", figures, "chance .1")
-    assert np.mean(judged("digits", "mlp", "confidences")) > 0.5
+@pytest.mark.parametrize("what", CONTROLS)
+def test_controls_and_what_they_cost(what):
+    controls, kept = CONTROLS[what], []
+    for seed in SEEDS:
+        data, parts, model, _ = world("digits", "mlp", seed)
+        service = Oracle(model, num_classes=10, controls=controls, generator=torch_generator(seed, "users"))
+        kept.append(float((service.labels(data.inputs[parts.test]) == data.labels[parts.test]).double().mean()))
+    figures = judged("digits", "mlp", "confidences", controls=controls)
+    row(f"digits, mlp, control {what}: judged (accuracy left {np.mean(kept):.3f})", figures, "chance .1")
+    assert what != "none" or np.mean(figures) > 0.5
+
+
+def callers(model, images, count, seed):
+    """Logs of honest callers: each asks about one to forty pictures of its own."""
+    draw, logs = torch_generator(seed, "callers"), []
+    for _ in range(count):
+        logs.append(QueryLog())
+        asked = torch.randperm(len(images), generator=draw)[: int(torch.randint(1, 41, (), generator=draw))]
+        Oracle(model, num_classes=10, watch=logs[-1].record).labels(images[asked])
+    return logs
+
+
+def test_what_the_service_sees_of_each_attack():
+    rates = []
+    for seed in range(3):
+        data = load_dataset("digits", {}, 0)
+        order = torch.randperm(len(data), generator=torch_generator(seed, "order"))
+        private, others = order[:900], order[900:]
+        model = trained(data, "softmax", seed, data.inputs[private], data.labels[private])
+        monitor = calibrate(callers(model, data.inputs[others[:450]], 300, seed), 0.05)
+        rate, interval = false_alarms(monitor, callers(model, data.inputs[others[450:]], 300, 100 + seed))
+        rates.append(rate)
+        print(f"   seed {seed}: honest callers alarmed {rate:.3f} {interval}, thresholds {monitor.thresholds}")
+        know, targets = Knowledge(data.input_shape, 10, value_range=UNIT), Targets(labels=torch.arange(10))
+        for name, access in [*zip(NAMES.values(), NAMES, strict=True), ("model_extraction", "confidences")][1:]:
+            log = QueryLog()
+            oracle = Oracle(model, num_classes=10, access=access, watch=log.record)
+            infer(name, oracle, know, targets=targets, seed=seed)
+            signals = {signal: round(value, 3) for signal, value in monitor.signals(log).items()}
+            print(f"   {name} at {access}: {signals}, alarms {[s for s, on in monitor.alarms(log).items() if on]}")
+            assert monitor.alarms(log)["volume"]
+    row("digits, softmax: share of honest callers on whom an alarm sounds", rates, "calibrated for .05")
 
 
 @pytest.mark.parametrize("access", ["confidences", "rounded", "label_only"])
-@pytest.mark.slow
 def test_extraction_and_inversion_of_the_stolen_model(access):
     agreed, accuracies, own, stolen = [], [], [], []
     for seed in SEEDS:
@@ -163,7 +193,6 @@ def test_extraction_and_inversion_of_the_stolen_model(access):
 
 
 @pytest.mark.parametrize("layer", ["1", "3", "5", "7"])
-@pytest.mark.slow
 def test_features_of_a_trained_convnet(layer):
     figures, guesses = [], []
     for seed in SEEDS:
@@ -196,20 +225,21 @@ ATTRIBUTE_ATTACKS = (
 )
 
 
-def attribute(dataset, seed):
-    """Each attack's figures (MCC, G-mean, PPV of the surest tenth) on the members of one trained model."""
+def attribute(dataset, seed, members=True):
+    """Each attack's figures (MCC, G-mean, PPV of the surest tenth) on the records that a model was trained on, or
+    on records that it never saw."""
     data = load_dataset(dataset, {"sensitive": ATTRIBUTES[dataset]}, 0)
     parts = split(data, clients=1, kind="iid", options={}, test_fraction=0.2, public_fraction=0.3, seed=seed)
-    members = parts.clients[0]
-    model = trained(data, "mlp", seed, data.inputs[members], data.labels[members])
-    targets, truth = attribute_targets(data, members)
+    held = parts.clients[0]
+    model = trained(data, "mlp", seed, data.inputs[held], data.labels[held])
+    targets, truth = attribute_targets(data, held if members else parts.test)
     know = Knowledge(
         data.input_shape,
         data.num_classes,
         public=data.inputs[parts.public],
         public_labels=data.labels[parts.public],
     )
-    top, figures = max(1, len(members) // 10), {}
+    top, figures = max(1, len(truth) // 10), {}
     for name in ATTRIBUTE_ATTACKS:
         claim = infer(name, Oracle(model, num_classes=data.num_classes), know, targets=targets, seed=seed)
         figures[name] = matthews(claim.scores, truth), g_mean(claim.scores, truth), ppv_at(claim.scores, truth, top)
@@ -217,7 +247,6 @@ def attribute(dataset, seed):
 
 
 @pytest.mark.parametrize("dataset", ATTRIBUTES)
-@pytest.mark.slow
 def test_attribute_inference_beside_imputation(dataset):
     every = [attribute(dataset, seed) for seed in range(10)]
     guess = [figures["attribute_imputation"][0] for figures in every]
@@ -226,4 +255,7 @@ def test_attribute_inference_beside_imputation(dataset):
         row(f"{dataset}, {ATTRIBUTES[dataset]}, {name}: MCC", mcc, "imputation")
         print(f"   G-mean {means(gmean)}, PPV of the surest tenth {means(ppv)}")
         print(f"   advantage over imputation in MCC {means(np.subtract(mcc, guess))}")
+    strangers = [attribute(dataset, seed, members=False) for seed in range(10)]
+    more = [figures["attribute_weighted"][0] - figures["attribute_imputation"][0] for figures in strangers]
+    print("   attribute_weighted on records that the model never saw: advantage in MCC", means(more))
     assert np.mean(guess) > 0
