@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fedsim.scenario import Scenario
+from fedsim.words import counted
 from strategies.base import Stage
 from strategies.client_dp import ClientDP
 from strategies.homomorphic import Homomorphic
@@ -14,7 +15,7 @@ def protection(scenario: Scenario) -> dict[str, str]:
     cohort = scenario.federation.cohort or scenario.federation.clients
     hiding = next((defence for defence in scenario.protocol if defence.stage == Stage.HIDE), None)
     if isinstance(hiding, SecureAggregation):
-        found = _aggregated(hiding, cohort)
+        found = _aggregated(hiding, cohort, scenario.adversary.colluders)
     elif isinstance(hiding, Homomorphic):
         found = _encrypted(hiding, cohort, scenario.adversary.colluders)
     else:
@@ -28,12 +29,14 @@ def protection(scenario: Scenario) -> dict[str, str]:
     return found
 
 
-def _aggregated(defence: SecureAggregation, cohort: int) -> dict[str, str]:
+def _aggregated(defence: SecureAggregation, cohort: int, colluders: int) -> dict[str, str]:
     terms = defence.terms(bytes(16), 1, cohort, 1)
     whole = terms.degree == cohort - 1
     lost = f"{cohort - terms.threshold} of {cohort}" if whole else ""
     lost = lost or f"{terms.degree + 1 - terms.threshold} of the {terms.degree + 1} who hold a client's shares"
     reads = "the server: the sum over who stayed, no single update"
+    if colluders:
+        reads = f"the server: the sum over who stayed, less what {counted(colluders, 'colluder')} in it tell"
     if defence.mode == "ideal":
         return {
             "reads": f"{reads}; a trusted party adds, and reads every update",

@@ -53,6 +53,6 @@ def _coordinates(bare: Mapping[int, float]) -> list[str]:
         return ["At every coordinate that was looked at, at least two clients put something into the sum, or none did."]
     return [
         f"At {100 * bare[round]:.2g} % of the coordinates of round {round} one client alone put something into the sum, "
-        "where it stands bare: so do neurons that only its data activate, and rows of an embedding that only it uses. "
-        "No profile stops it."
+        "where it stands bare: neurons that only its data activate, rows of an embedding that only it uses. No profile "
+        "stops it."
     ]
