@@ -51,8 +51,8 @@ def _coordinates(bare: Mapping[int, float]) -> list[str]:
     round = max(bare, key=lambda one: bare[one])
     if not bare[round]:
         return ["At every coordinate that was looked at, at least two clients put something into the sum, or none did."]
+    share = f"{100 * bare[round]:.2g} %"
     return [
-        f"At {100 * bare[round]:.2g} % of the coordinates of round {round} one client alone put something into the sum, "
-        "where it stands bare: neurons that only its data activate, rows of an embedding that only it uses. No profile "
-        "stops it."
+        f"At {share} of the coordinates of round {round} one client alone put something into the sum, where it stands "
+        "bare: neurons that only its data activate, rows of an embedding that only it uses. No profile stops it."
     ]
