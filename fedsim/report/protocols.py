@@ -26,8 +26,6 @@ STAGES = {
     "decrypt": "decryption",
     "read": "checking ciphertexts",
     "add": "adding ciphertexts",
-    "partial": "partial decryption of the sum",
-    "fuse": "joining partial decryptions",
     "partial": "sum down, partial decryption up",
     "fuse": "fusing partial decryptions",
     "aggregate": "mean, and the step of the model",
