@@ -21,13 +21,13 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fedsim import Adversary, Attack, Federation, Scenario, Task
+from fedsim import Adversary, Attack, Federation, Homomorphic, Scenario, Task
 from fedsim.apps import client_app as our_client_app
 from fedsim.apps import server_app as our_server_app
 from fedsim.bring import record_app
 from fedsim.experiment import Experiment
 from fedsim.grids import GridError
-from fedsim.store import RunFolder, load_view
+from fedsim.store import RunFolder, load_training, load_view
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "scenarios" / "own_flower_app.py"
@@ -180,13 +180,10 @@ def _wait_until_healthy(url, daemon):
     pytest.fail("the SuperLink did not start")
 
 
-@pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(600)
-def test_flwr_run_gives_the_view_that_inline_gives(superlink, tmp_path):
+def flwr_run(scenario, superlink, tmp_path):
+    """The folder that ``flwr run .`` leaves, and how it ended."""
     out = tmp_path / "out"
-    config = {"scenario": SCENARIO.model_dump_json(), "out": str(out)}
+    config = {"scenario": scenario.model_dump_json(), "out": str(out)}
     (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
     ran = subprocess.run(
         [
@@ -197,14 +194,26 @@ def test_flwr_run_gives_the_view_that_inline_gives(superlink, tmp_path):
         env=superlink,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
+    return out, ran
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1000)
+def test_flwr_run_gives_the_view_that_inline_gives(superlink, tmp_path):
+    out, ran = flwr_run(SCENARIO, superlink, tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     experiment = Experiment(SCENARIO)
     assert RunFolder.scenario_of(out) == SCENARIO, ran.stdout
     theirs = load_view(RunFolder(out).cell(SCENARIO.digest), experiment.initial_model())
     recorder = record_app(
-        our_server_app, our_client_app, num_clients=3, run_config={"scenario": config["scenario"], "out": ""}
+        our_server_app,
+        our_client_app,
+        num_clients=3,
+        run_config={"scenario": SCENARIO.model_dump_json(), "out": ""},
     )
     ours = recorder.view(experiment.initial_model())
     assert [(u.round, u.client, u.kind) for u in theirs.updates] == [
@@ -219,3 +228,30 @@ def test_flwr_run_gives_the_view_that_inline_gives(superlink, tmp_path):
     assert [(m.round, m.client, m.direction, m.stage, m.bytes) for m in training] == [
         (m.round, m.client, m.direction, m.stage, m.bytes) for m in theirs.messages
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("keys", ["clients_share_key", "trusted_decryptor"])
+def test_flwr_run_encrypts_and_reaches_the_plaintext_model(superlink, tmp_path, keys):
+    protocol = [Homomorphic(keys=keys, max_weight=12)]
+    out, ran = flwr_run(Scenario(**{**dict(SCENARIO), "protocol": protocol}), superlink, tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    scenario = RunFolder.scenario_of(out)
+    place, first = RunFolder(out).cell(scenario.digest), Experiment(scenario).initial_model()
+    view = load_view(place, first)
+    assert {m.form for m in view.messages if m.direction == "received"} == {"ciphertext"}
+    assert [(u.round, u.client) for u in view.updates] == (
+        [] if keys == "clients_share_key" else [(1, None), (2, None)]
+    )
+    record_app(
+        our_server_app,
+        our_client_app,
+        num_clients=3,
+        run_config={"scenario": SCENARIO.model_dump_json(), "out": str(tmp_path / "plain")},
+    )
+    plain = load_training(RunFolder(tmp_path / "plain").cell(SCENARIO.digest)).state
+    theirs = load_training(place).state
+    assert max(float((plain[name] - theirs[name]).abs().max()) for name in plain) < 1e-6
