@@ -105,11 +105,12 @@ def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
             f"{clear:,} of {sealing.selection.size:,} coordinates of every client's update travel in clear"
             f"{', and its weight' if sealing.tells_weight else ''}: whoever sees a message reads them, key or no key."
         )
+    holders: list[str] = [*defence.holder.holders(seeded=defence.seeded)]
     evidence = {
         "findings": findings,
         "parameters": describe(chosen),
         "security_bits": 128,
-        "secret_key_at": list(defence.holder.holders(seeded=defence.seeded)) or ["nobody, but a share at every client"],
+        "secret_key_at": holders or ["nobody, but a share at every client"],
         "server_holds_secret_key": strategy.keys.mistake is not None,
         "stated_error_of_a_sum": context.sum_error(),
         "rounding_step": sealing.rounding_step,
