@@ -17,7 +17,7 @@ from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset
 from fedsim.truth import Truth, truth_of
 from fedsim.verdict import Entries, readings, verdict
-from fedsim.words import rung_step, titled
+from fedsim.words import counted, rung_step, titled
 
 Pictures = dict[str, Tensor]
 
@@ -112,7 +112,9 @@ def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims
         return "inconclusive", "the attack fails even on the small case that it must win"
     doubts = sorted({victim["inconclusive"] for victim in victims if victim["inconclusive"]})
     if doubts and not any(any(victim["recovered"]) for victim in victims):
-        return "inconclusive", "; ".join(doubts)
+        return "inconclusive", doubts[0] + (
+            f", and the like of {counted(len(doubts) - 1, 'victim')}" * (len(doubts) > 1)
+        )
     missed = f"not applicable to {len(reasons)} of {len(reasons) + len(victims)} victims: "
     return "done", missed + "; ".join(sorted(set(reasons))) if reasons else None
 

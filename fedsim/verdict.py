@@ -125,11 +125,12 @@ def verdict(entries: Entries, rung: str, read: Sequence[Mapping[str, Any]]) -> s
         return f"not applicable: {reasons}"
     open_yet = sorted({str(e["reason"]) for e in entries if e["status"] == "inconclusive" and e["reason"]})
     if not any(victim["figures"] for victim in victims) and read:
-        rest = [f"inconclusive about the rest ({reason})" for reason in open_yet]
-        return "; ".join([*(str(reading["verdict"]) for reading in read), *rest])
+        if open_yet:
+            return f"inconclusive beyond what was read: {name}, {open_yet[0]}"
+        return "; ".join(str(reading["verdict"]) for reading in read)
     if "done" not in statuses or "inconclusive" in statuses:
         said = ", ".join(sorted(statuses - {"not_applicable", "done"}))
-        return f"inconclusive: {name} {said}" + (f" ({'; '.join(open_yet)})" if open_yet else "")
+        return f"inconclusive: {name}, {open_yet[0]}" if open_yet else f"inconclusive: {name} {said}"
     if not any(victim["figures"] for victim in victims):
         return f"undecided: {name} claims no examples, and here nothing about them can be judged"
     budget = ", ".join(f"{key} {value}" for key, value in entries[0]["budget"].items() if value is not None)

@@ -109,8 +109,8 @@ def verdict(context: Context) -> Section:
             Prose(
                 "“Broken” means that an attack rebuilt at least one example at the rung named, given what that rung "
                 "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
-                "attack may. “Labels read”, or a column read, means that these were told right more often than the "
-                "better guess from public data gets, by more than chance: the whole interval lies above it. "
+                "attack may. “Labels read”, or a column, words or secrets, means that these were told right more often "
+                "than the better guess from public data gets, by more than chance: the whole interval lies above it. "
                 "“Undecided” means that no attack gave an answer that counts either way.",
                 "note",
             ),

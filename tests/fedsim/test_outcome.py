@@ -231,5 +231,5 @@ def test_the_core_does_not_lean_on_the_report(module):
 def test_an_inconclusive_claim_never_reads_as_not_broken():
     unsure = {**entry([victim(labels=0.1)] * 6, name="dager", status="inconclusive"), "reason": "rank: 9 of 63"}
     sure = entry([victim(labels=0.1)] * 6, name="dager")
-    assert row(unsure)["verdict"] == "inconclusive: dager inconclusive (rank: 9 of 63)"
+    assert row(unsure)["verdict"] == "inconclusive: dager, rank: 9 of 63"
     assert "not broken" not in row(unsure, sure)["verdict"]
