@@ -192,7 +192,8 @@ def who_sees_what(context: Context) -> Section:
     """The threat model in words: parties, what the server receives under each protocol, what it is told."""
     results = context.results
     rows: list[list[object]] = []
-    common, own = _threat(results)
+    common, own, by_setting = _threat(results)
+    settings = [[setting_name(setting).capitalize(), said] for setting, said in by_setting.items()]
     for protocol in results.protocols:
         kinds = [_defence(defence) for defence in results.stacks.get(protocol, [])] or ["plain"]
         sees = SERVER_SEES.get(kinds[-1], "what the defence named leaves visible")
@@ -209,6 +210,11 @@ def who_sees_what(context: Context) -> Section:
         "Who sees what",
         [
             Bullets(common),
+            *(
+                [Table("Where settings differ", ["setting", "threat model"], settings, tone="words")]
+                if settings
+                else []
+            ),
             Table(
                 "What the server receives",
                 ["protocol", "the server sees", "what must be trusted"],
@@ -232,16 +238,27 @@ def _defence(defence: Json) -> str:
     return "sample_dp" if kind == "client_dp" and defence.get("level") == "example" else kind
 
 
-def _threat(results: Results) -> tuple[list[str], dict[str, str]]:
-    """The threat model's sentences that all cells share, and for each protocol those that are its own."""
-    told = [
-        (results.protocol_of(c), [str(sentence) for sentence in c.get("threat_model") or []]) for c in results.cells
-    ]
+def _threat(results: Results) -> tuple[list[str], dict[str, str], dict[Setting, str]]:
+    """The threat model's sentences that all cells share, for each protocol its own, and for each setting its own.
+
+    What holds of all cells of a setting, whatever the protocol, is the setting's; what is left is the protocol's.
+    """
+    told = [(c, [str(sentence) for sentence in c.get("threat_model") or []]) for c in results.cells]
     common = [sentence for sentence in told[0][1] if all(sentence in others for _, others in told)] if told else []
     own: dict[str, list[str]] = {}
-    for protocol, sentences in told:
-        own.setdefault(protocol, []).extend(sentence for sentence in sentences if sentence not in common)
-    return common, {protocol: " ".join(unique(sentences)) for protocol, sentences in own.items()}
+    settings: dict[Setting, list[str]] = {}
+    for cell, sentences in told:
+        setting = results.setting_of(cell)
+        mates = [others for other, others in told if results.setting_of(other) == setting]
+        shared = [s for s in sentences if s not in common and all(s in others for others in mates)]
+        if len(results.protocols) > 1 and len(results.settings) > 1:
+            settings.setdefault(setting, []).extend(shared)
+            shared = [*common, *shared]
+        else:
+            shared = common
+        own.setdefault(results.protocol_of(cell), []).extend(s for s in sentences if s not in shared)
+    spoken = {setting: " ".join(unique(sentences)) for setting, sentences in settings.items() if sentences}
+    return common, {protocol: " ".join(unique(sentences)) for protocol, sentences in own.items()}, spoken
 
 
 def gallery(context: Context) -> Section:
