@@ -13,6 +13,7 @@ from attacks import (  # noqa: F401  each registers itself
     fedavg,
     fishing,
     idlg,
+    gradinversion,
     ilrg,
     imprint,
     inconsistency,

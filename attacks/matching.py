@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from attacks.columns import blocks_of, relaxed
 from attacks.losses import LOSSES
+from attacks.norms import strangeness, watch
 from attacks.objectives import Distance, total_variation
 from attacks.ranges import bounds
 from attacks.registry import Case
@@ -37,6 +38,9 @@ class Matching:
     joint: bool = False
     simulate: bool = False
     relax: bool = False
+    norm: float = 0.0
+    """Weight of how far the candidate is from what ``statistics`` makes of the case."""
+    statistics: Callable[[Observation, Knowledge], Mapping[str, Tensor]] | None = None
     dtype: torch.dtype | None = None
 
 
@@ -59,6 +63,8 @@ class Victim:
     notes: tuple[str, ...]
     rate: Tensor
     schedule: tuple[tuple[int, int], ...] = ()
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, Tensor] = field(default_factory=dict)
     blocks: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -69,7 +75,7 @@ class Victim:
     @property
     def constants(self) -> Constants:
         """What differs between victims that share a forward pass."""
-        box = {"labels": self.labels, "low": self.low, "high": self.high, "rate": self.rate}
+        box = {"labels": self.labels, "low": self.low, "high": self.high, "rate": self.rate, **self.statistics}
         return self.parameters, self.buffers, self.target, box
 
     @property
@@ -140,6 +146,7 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
     model.to(dtype)
     batch = know.batch_size or 1
     low, high = bounds(know.value_range or (0.0, 1.0), know.input_shape)
+    statistics = matching.statistics(case.observation, know) if matching.statistics else {}
     victim = Victim(
         model=model,
         parameters={n: p.detach() for n, p in model.named_parameters()},
@@ -157,6 +164,8 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
         rate=torch.tensor(know.learning_rate or 0.0, dtype=dtype, device=device),
         schedule=steps if matching.simulate else (),
         blocks=blocks_of(know.columns or ()) if matching.relax else (),
+        statistics={n: t.to(device, dtype) for n, t in statistics.items()},
+        seen=watch(model) if statistics else {},
     )
     if len(victim.labels) != batch:
         raise ValueError(f"labels: {len(victim.labels)} for batch_size = {batch}; pass one label per example")
@@ -267,6 +276,9 @@ def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Ma
     value = matching.distance(found, target)
     if matching.tv and len(victim.shape) == 4:
         value = value + matching.tv * total_variation(point[: victim.inputs_size].unflatten(0, victim.shape))
+    if matching.norm and victim.statistics:
+        functional_call(victim.model, (dict(parameters), dict(buffers)), (inputs,))  # fills ``seen`` at this level
+        value = value + matching.norm * strangeness(victim.seen, case)
     return value
 
 

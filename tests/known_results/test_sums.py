@@ -98,10 +98,10 @@ HONEST = [
 
 @pytest.mark.parametrize(("name", "options", "battery"), HONEST, ids=["mlp", "convnet"])
 @pytest.mark.timeout(300)
-def test_the_honest_aggregate_of_a_hundred_clients_gives_no_image_away(name, options, battery):
+def test_the_honest_aggregate_of_a_hundred_clients_gives_next_to_no_image_away(name, options, battery):
     data = load_dataset("digits", {}, 0)
     gains = {attack: [] for attack in battery}
-    best = {attack: [] for attack in battery}
+    rebuilt = {attack: [] for attack in battery}
     for seed in range(3):
         x, y, public, obs, _ = aggregate(data, (name, options), seed, 100)
         know = Knowledge(data.input_shape, 10, batch_size=100, labels=y.sort().values, value_range=UNIT)
@@ -113,12 +113,14 @@ def test_the_honest_aggregate_of_a_hundred_clients_gives_no_image_away(name, opt
             except NotApplicable as lacking:
                 pytest.fail(f"{attack}: {lacking}")
             gains[attack] += (found.clamp_min(-20) - floor).tolist()
-            best[attack].append(float((found - floor).max()))
+            rebuilt[attack].append(int(((found >= 20) & (found >= floor + 3)).sum()))
     for attack, gain in gains.items():
         low, high = bootstrap_interval(gain, np.random.default_rng(0))
-        row(f"honest aggregate of 100, {name}, {attack}: best image over its best guess (dB)", best[attack], "-")
+        row(f"honest aggregate of 100, {name}, {attack}: images of 100 rebuilt", rebuilt[attack], "<= 2")
         row(f"the same, median gain [{low:.1f}, {high:.1f}]", [statistics.median(gain)], "<= interval")
         assert low <= 0
+        # A neuron that one digit of a hundred wakes gives that one away: not none, and the table says so.
+        assert max(rebuilt[attack]) <= (2 if attack == "analytic" else 0)
 
 
 def test_the_honest_aggregate_gives_its_label_counts_away():
