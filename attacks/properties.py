@@ -51,10 +51,10 @@ def property_inference(
         )
     if holds.all() or not holds.any():
         raise ValueError("targets.holds: the property is constant in the public data, so nothing tells it apart")
-    return Claim(torch.stack([_odds(o, knowledge, holds, generator, budget.iterations or _PAIRS) for o in source]))
+    return Claim(torch.stack([_margin(o, knowledge, holds, generator, budget.iterations or _PAIRS) for o in source]))
 
 
-def _odds(obs: Observation, know: Knowledge, holds: Tensor, generator: torch.Generator, pairs: int) -> Tensor:
+def _margin(obs: Observation, know: Knowledge, holds: Tensor, generator: torch.Generator, pairs: int) -> Tensor:
     names, seen = downhill(obs)
     read = torch.randperm(len(seen), generator=generator)[:_WIDEST]
     size, rows = know.batch_size or 1, []
