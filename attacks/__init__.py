@@ -27,6 +27,7 @@ from attacks import (  # noqa: F401  each registers itself
     membership_updates,
     prior,
     properties,
+    sme,
     sratta,
     tableak,
     traps,
