@@ -38,7 +38,7 @@ RECIPE = Recipe(
     matching=Matching(cosine, relax=True),
     minimiser=SignedAdam,
     iterations=1500,
-    restarts=15,
+    restarts=30,
     scale=False,
     width=32,
     pool=pooled,
