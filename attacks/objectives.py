@@ -33,6 +33,20 @@ def cosine(gradient: Gradient, target: Gradient) -> Tensor:
     return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
 
 
+def kept_cosine(gradient: Gradient, target: Gradient) -> Tensor:
+    """``cosine`` over the coordinates that a client kept: where the target is exactly zero, it says nothing."""
+    own, seen = _flat(gradient, target)
+    own = own * (seen != 0)
+    return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
+
+
+def wrong_signs(gradient: Gradient, target: Gradient) -> Tensor:
+    """The part of the gradient's absolute sum that points against the target's signs, or is where it has none."""
+    own, seen = _flat(gradient, target)
+    wrong = (-own * seen.sign()).clamp_min(0) + own.abs() * (seen == 0)
+    return wrong.sum() / own.abs().sum()
+
+
 def total_variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels, down plus across (scalar); (B, C, H, W), any C, H, W > 1."""
     return (images.diff(dim=-1).abs().mean()) + (images.diff(dim=-2).abs().mean())
