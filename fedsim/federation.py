@@ -59,6 +59,8 @@ class Training:
     """The server's side itself, for what other parties hold of it; it is not stored."""
     planted: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Round -> what the server planted in its models, as it must remember it to read the answers."""
+    released: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Round -> the model's state after it, of the rounds after which the model itself is attacked."""
 
 
 def federate(
@@ -77,7 +79,7 @@ def federate(
     strategy = strategy_for(experiment, nodes, deployment)
     planter = malicious_server(experiment)
     arrays = ArrayRecord(dict(model.state_dict()))
-    history = [{"round": 0, **_evaluate(model, experiment)}]
+    history, released = [{"round": 0, **_evaluate(model, experiment)}], dict[int, dict[str, Tensor]]()
     on_round(history[0])
     for round in range(1, scenario.federation.rounds + 1):
         try:
@@ -96,6 +98,8 @@ def federate(
         row = {**record, **(metrics or {}), **_evaluate(model, experiment)}
         history.append(row)
         on_round(row)
+        if round in scenario.released_rounds:
+            released[round] = {name: t.clone() for name, t in model.state_dict().items()}
         if not all(torch.isfinite(t).all() for t in model.state_dict().values()) or not (
             row["loss"] <= DIVERGED * max(1.0, history[0]["loss"])
         ):
@@ -110,7 +114,7 @@ def federate(
     isolated = differenced(strategy.opened) if scenario.adversary.across_rounds else []
     opened, spent = (*strategy.opened, *isolated), dict(strategy.clock.seconds)
     planted = dict(planter.planted) if planter else {}
-    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means), strategy, planted)
+    return Training(tuple(history), state, opened, protocol, spent, dict(strategy.means), strategy, planted, released)
 
 
 def strategy_for(
@@ -173,7 +177,7 @@ def _kept(scenario: Scenario) -> Collection[int]:
         return attacked | {round + 1 for round in attacked}
     opens = scenario.adversary.colluders or scenario.adversary.kind == RECIPIENT
     follows = encryption is not None and opens and encryption.holder.holder == "clients"
-    return range(1, max(attacked) + 1) if follows else attacked
+    return range(1, max(attacked, default=0) + 1) if follows else attacked
 
 
 def cohort(scenario: Scenario, seed: int, round: int) -> list[int]:

@@ -20,8 +20,9 @@ def mendable(error: BaseException) -> list[str]:
     from pydantic import ValidationError
 
     from fedsim.grids import GridError
+    from fedsim.part import Part
     from fedsim.policy import PolicyError
-    from fedsim.scenario import Part, explain
+    from fedsim.scenario import explain
     from fedsim.scripts import ScriptError
     from fedsim.store import StoreError
     from fedsim.tasks import TaskError

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from attacks import reconstructions
+from attacks import available
 from attacks.losses import LOSSES
-from fedsim.frozen import Json, frozen
+from fedsim.battery import in_its_rounds, on_model, rounds_read
+from fedsim.deployment import Deployment
+from fedsim.frozen import FrozenDict, Json, frozen
 from fedsim.lies import adversary_problems, collusion_problems, lie_problems
 from fedsim.names import nearest
+from fedsim.part import Part
 from fedsim.parties import onlooker_problems
 from fedsim.planting import plant_by_name, plant_problems, planter_problems
 from strategies.client_checks import ClientChecks
@@ -42,29 +45,18 @@ Grant = Literal[
     "public",
     "public_labels",
     "columns",
+    "architecture",
+    "epochs",
+    "member_rate",
 ]
 """What a threat model may grant besides the view; the words are those of ``attacks.Knowledge``."""
-
-
-class Part(BaseModel):
-    """A part of a scenario: immutable, and closed to fields that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_strange_field(cls, fields: Any) -> Any:
-        strange = [str(name) for name in fields if name not in cls.model_fields] if isinstance(fields, Mapping) else []
-        if strange:
-            raise ValueError("; ".join(f"no field {name!r}; {nearest(name, cls.model_fields)}" for name in strange))
-        return fields
 
 
 class Partition(Part):
     """How the private examples are spread over the clients, by flwr-datasets' partitioners."""
 
     kind: Literal["iid", "dirichlet", "shard", "pathological"] = "iid"
-    options: Json = {}
+    options: Json = FrozenDict()
     """Passed to the partitioner: ``alpha``, ``num_shards_per_partition``, ``num_classes_per_partition``..."""
 
 
@@ -72,9 +64,9 @@ class Task(Part):
     """Data, model and loss. ``dataset`` and ``model`` are registered names, paths, or dotted paths of your own."""
 
     dataset: str = "digits"
-    data_options: Json = {}
+    data_options: Json = FrozenDict()
     model: str = "mlp"
-    model_options: Json = {}
+    model_options: Json = FrozenDict()
     loss: str | None = None
     """A name from ``attacks.losses``; None takes the data set's own."""
     partition: Partition = Partition()
@@ -190,12 +182,19 @@ class AttackBudget(Part):
 
 
 class Attack(Part):
-    """One attack on the views of chosen rounds: round 1 is attacked on the untrained model."""
+    """One attack on the views of chosen rounds, or on the model after them.
+
+    Round 1 is attacked on the untrained model. Where a scenario leaves ``rounds`` out, an attack on the model takes
+    the last one, and an inference from updates all of them together.
+    """
 
     name: str
     rounds: tuple[int, ...] = (1,)
     victims: int = Field(1, ge=1)
     """So many clients of the round's cohort, the first by number."""
+    targets: int | None = Field(None, ge=1)
+    """Inference: so many members, and others, to tell apart, or claims for each class; None takes every record, and
+    one claim a class."""
     budget: AttackBudget = AttackBudget()
 
 
@@ -208,6 +207,7 @@ class Scenario(Part):
     federation: Federation = Federation()
     protocol: tuple[Defence, ...] = ()
     adversary: Adversary = Adversary()
+    deployment: Deployment = Deployment()
     attacks: tuple[Attack, ...] = Field((Attack(name="analytic"),), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     compare: Annotated[dict[str, dict[str, Any]] | None, AfterValidator(frozen)] = None
@@ -224,10 +224,17 @@ class Scenario(Part):
 
     @field_validator("attacks", mode="before")
     @classmethod
-    def _attacks_by_name(cls, attacks: Any) -> Any:
+    def _attacks_by_name(cls, attacks: Any, info: ValidationInfo) -> Any:
         if not isinstance(attacks, list | tuple):
             return attacks
-        return tuple({"name": attack} if isinstance(attack, str) else attack for attack in attacks)
+        rounds = getattr(info.data.get("federation"), "rounds", 1)
+        stated = [({"name": a} if isinstance(a, str) else a) for a in attacks]
+        return tuple(
+            in_its_rounds(dict(a), a.model_fields_set if isinstance(a, Attack) else a, rounds)
+            if isinstance(a, Attack | Mapping)
+            else a
+            for a in stated
+        )
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -253,10 +260,8 @@ class Scenario(Part):
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
-            if attack.name not in reconstructions():
-                problems.append(
-                    f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, reconstructions())}"
-                )
+            if attack.name not in available():
+                problems.append(f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, available())}")
             late = [r for r in attack.rounds if not 1 <= r <= self.federation.rounds]
             if late or not attack.rounds:
                 problems.append(
@@ -276,8 +281,10 @@ class Scenario(Part):
 
     def _check_axes(self, compare: Mapping[str, Mapping[str, Any]]) -> None:
         for axis, labels in compare.items():
-            if axis.split(".")[0] not in {"task", "federation", "protocol", "adversary", "attacks"}:
-                raise ValueError(f"compare.{axis}: compare task, federation, protocol, adversary or attacks")
+            if axis.split(".")[0] not in {"task", "federation", "protocol", "adversary", "deployment", "attacks"}:
+                raise ValueError(
+                    f"compare.{axis}: compare task, federation, protocol, adversary, deployment or attacks"
+                )
             if not labels:
                 raise ValueError(f"compare.{axis}: has no values; name at least one, or leave the axis out")
 
@@ -309,13 +316,12 @@ class Scenario(Part):
     @property
     def attacked_rounds(self) -> frozenset[int]:
         """Rounds of which the view must keep the arrays."""
-        needed = reconstructions()
-        return frozenset(
-            kept
-            for attack in self.attacks
-            for round in attack.rounds
-            for kept in (range(1, round + 1) if needed[attack.name].needs.history else (round,))
-        )
+        return frozenset(kept for attack in self.attacks for kept in rounds_read(attack.name, attack.rounds))
+
+    @property
+    def released_rounds(self) -> frozenset[int]:
+        """Rounds after which the model itself is attacked."""
+        return frozenset(round for attack in self.attacks if on_model(attack.name) for round in attack.rounds)
 
     @property
     def digest(self) -> str:

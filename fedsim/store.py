@@ -163,6 +163,8 @@ def save_training(
     """Store a trained cell: history, final weights, the server's view, and last what was measured on the way."""
     save_view(folder, view)
     save_tensors(folder / "model.safetensors", training.state)
+    released = {f"{r}/{name}": tensor for r, state in training.released.items() for name, tensor in state.items()}
+    save_tensors(folder / "released.safetensors", released)
     write_json(
         folder / "training.json",
         {
@@ -176,7 +178,12 @@ def save_training(
 
 def load_training(folder: Path) -> Training:
     """Read back what ``save_training`` stored."""
-    return Training(tuple(read_json(folder / "training.json")["history"]), load_file(folder / "model.safetensors"))
+    released: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_tensors(folder / "released.safetensors").items():
+        round, name = key.split("/", 1)
+        released.setdefault(int(round), {})[name] = tensor
+    history = tuple(read_json(folder / "training.json")["history"])
+    return Training(history, load_file(folder / "model.safetensors"), released=released)
 
 
 def save_view(folder: Path, view: View) -> None:

@@ -1,0 +1,30 @@
+"""What attacks ask of a run: the rounds that each is about, and whether it reads updates or the model itself."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attacks import inferences, reconstructions
+
+
+def on_model(name: str) -> bool:
+    """Whether this attack asks the model after a round; all others read updates."""
+    return name in inferences() and inferences()[name].needs.source == "oracle"
+
+
+def rounds_read(name: str, rounds: Iterable[int]) -> set[int]:
+    """The rounds whose updates attack ``name`` on ``rounds`` reads."""
+    if on_model(name):
+        return set()
+    if name in reconstructions() and reconstructions()[name].needs.history:
+        return {kept for round in rounds for kept in range(1, round + 1)}
+    return set(rounds)
+
+
+def in_its_rounds(attack: Mapping[str, Any], given: Iterable[str], last: int) -> dict[str, Any]:
+    """An attack's fields, of which those in ``given`` were stated; an inference without rounds gets its own.
+
+    One on the model takes the one after the ``last`` round, one on updates all rounds together.
+    """
+    if attack.get("name") not in inferences() or "rounds" in given:
+        return dict(attack)
+    return dict(attack) | {"rounds": (last,) if on_model(attack["name"]) else tuple(range(1, last + 1))}
