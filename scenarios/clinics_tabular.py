@@ -1,7 +1,7 @@
 """Can a curious server read the patients' records behind what clinics send?
 
 Five clinics learn to tell claims from insurance records that hold a diagnosis; another study shares measurements of
-tumours. Each clinic sends the gradient of eight records. The server knows the columns, as whoever builds the model
+tumours. Each clinic sends the gradient of four records. The server knows the columns, as whoever builds the model
 does, and the sizes of the batches. A guess from public records stands beside every figure: the commonest values, each
 column drawn by itself, and the nearest public record.
 """
@@ -10,13 +10,13 @@ from fedsim import Adversary, Attack, AttackBudget, ClientDP, Federation, Scenar
 
 scenario = Scenario(
     name="clinics tabular",
-    federation=Federation(algorithm="fedsgd", clients=5, rounds=3, batch_size=8, learning_rate=0.1),
+    federation=Federation(algorithm="fedsgd", clients=5, rounds=3, batch_size=4, learning_rate=0.1),
     adversary=Adversary(knows=["batch_size", "value_range", "columns", "public", "public_labels"]),
     attacks=[
         Attack(name="prior", victims=2),
         Attack(name="label_counts", victims=2),
         Attack(name="analytic", victims=2),
-        Attack(name="tableak", victims=2, budget=AttackBudget(iterations=600, restarts=4)),
+        Attack(name="tableak", budget=AttackBudget(iterations=300, restarts=4)),
     ],
     seeds=[0, 1],
     compare={
