@@ -47,6 +47,8 @@ def _sanity() -> Sanity:
     paper="Geiping et al., NeurIPS 2020, eq. 4, with objectives after the defence (Tramèr et al., NeurIPS 2020)",
     claim="the inputs behind one update that was reduced to signs or to its largest coordinates, clipped or quantised",
     needs=Needs(rung="L5", knowledge=("batch_size",), sums=True),
+    cost="seconds",
+    stopped_by="secure aggregation, or noise of a few hundredths of the gradient; compression alone does not",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

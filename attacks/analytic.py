@@ -109,6 +109,8 @@ def _sanity() -> Sanity:
     paper="Phong et al., IEEE TIFS 2017, section 4; Geiping et al., NeurIPS 2020, proposition 3.1",
     claim="inputs of a first fully connected layer with a bias, exactly where a neuron sees one example alone",
     needs=Needs(rung="L4", sums=True),
+    cost="closed form",
+    stopped_by="sums over many examples, noise of a hundredth of the clip, or a first layer without a bias",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

@@ -72,6 +72,8 @@ def _sanity() -> Sanity:
     paper="Lu et al., CVPR 2022, APRIL: Finding the Achilles' Heel on Privacy for Vision Transformers, proposition 2",
     claim="one example at a transformer with learned positions: exactly where it has no more patches than the rank",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    cost="closed form",
+    stopped_by="batches larger than one, secure aggregation, or noise",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

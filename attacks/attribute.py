@@ -124,6 +124,8 @@ def _case(access: str) -> InferenceSanity:
     paper="Jayaraman and Evans, CCS 2022: the baseline without the model",
     claim="the sensitive attribute, from public records alone: no question is asked",
     needs=InferenceNeeds("L0", "oracle", "label_only", ("public", "public_labels"), ASKED),
+    cost="closed form",
+    stopped_by="nothing: it asks the model nothing",
     sanity=lambda: _case("label_only"),
 )
 def imputation(
@@ -138,6 +140,8 @@ def imputation(
     paper="Fredrikson, Lantz, Jha, Lin, Page and Ristenpart, USENIX Security 2014, algorithm 1",
     claim="the sensitive attribute: the value most likely given the confidence in the record's class",
     needs=InferenceNeeds("L1", "oracle", "rounded", (), ASKED),
+    cost="closed form",
+    stopped_by="answers without confidences, or a limit on questions",
     sanity=lambda: _case("confidences"),
 )
 def maximum_a_posteriori(
@@ -154,6 +158,8 @@ def maximum_a_posteriori(
     paper="Mehnaz, Dibbo, Kabir, Li and Bertino, USENIX Security 2022 (CSMIA)",
     claim="the sensitive attribute: the value with which the model is right, and surest",
     needs=InferenceNeeds("L1", "oracle", "rounded", (), ASKED),
+    cost="closed form",
+    stopped_by="answers without confidences, or a limit on questions",
     sanity=lambda: _case("confidences"),
 )
 def confidence_score(
@@ -170,6 +176,8 @@ def confidence_score(
     paper="Mehnaz, Dibbo, Kabir, Li and Bertino, USENIX Security 2022 (LOMIA)",
     claim="the sensitive attribute, from labels: learnt on the records that one value alone explains",
     needs=InferenceNeeds("L1", "oracle", "label_only", (), ASKED),
+    cost="seconds",
+    stopped_by="a limit on questions; answering with labels alone does not",
     sanity=lambda: _case("label_only"),
 )
 def label_only(
@@ -198,6 +206,8 @@ def label_only(
     paper="Jayaraman and Evans, CCS 2022: imputation and the model together",
     claim="the sensitive attribute: what public records say of it, weighed by the model's confidence",
     needs=InferenceNeeds("L1", "oracle", "rounded", ("public", "public_labels"), ASKED),
+    cost="closed form",
+    stopped_by="answers without confidences; then what public records say remains",
     sanity=lambda: _case("confidences"),
 )
 def weighted(

@@ -63,6 +63,8 @@ def _sanity() -> Sanity:
     paper="Kariyappa et al., ICML 2023, Cocktail Party Attack, section 3 (CPA-FC), on differences of pixels",
     claim="inputs of a first fully connected layer, from one update or from a sum, by their statistical independence",
     needs=Needs(rung="L2", sums=True),
+    cost="seconds",
+    stopped_by="more examples behind the sum than the first layer has neurons, or noise",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

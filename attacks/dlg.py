@@ -28,6 +28,8 @@ RECIPE = Recipe(
     paper="Zhu, Liu, Han, NeurIPS 2019, Deep Leakage from Gradients, algorithm 1",
     claim="the inputs and the labels behind a gradient of a small smooth model",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    cost="seconds",
+    stopped_by="secure aggregation, noise of a hundredth of the gradient, larger batches, or activations with kinks",
     sanity=lambda: image_case(nn.Sigmoid(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

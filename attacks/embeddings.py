@@ -88,6 +88,8 @@ def _sanity() -> Sanity:
     paper="Melis, Song, De Cristofaro, Shmatikov, S&P 2019, section 4.1; of answers, Wainakh et al., PETS 2022",
     claim="which words occur in a client's texts, in no order",
     needs=Needs(rung="L4", sums=True),
+    cost="closed form",
+    stopped_by="noise on every row, or embeddings that are not trained",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

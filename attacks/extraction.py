@@ -93,6 +93,8 @@ def _sanity() -> InferenceSanity:
     paper="Tramèr, Zhang, Juels, Reiter and Ristenpart, USENIX Security 2016",
     claim="a copy of the model, from its answers alone",
     needs=InferenceNeeds(rung="L1", source="oracle", access="label_only", targets=()),
+    cost="seconds",
+    stopped_by="a limit on questions",
     sanity=_sanity,
 )
 def extract(

@@ -61,6 +61,8 @@ def _sanity() -> InferenceSanity:
     paper="Mahendran and Vedaldi, CVPR 2015; He, Zhang and Lee, ACSAC 2019 (white box)",
     claim="the input itself, from the features that an inner layer made of it",
     needs=InferenceNeeds("L1", "oracle", "white_box", targets=("features", "layer")),
+    cost="seconds",
+    stopped_by="features that stay where they were made, or noise on them",
     sanity=_sanity,
 )
 def invert_features(

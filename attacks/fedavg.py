@@ -69,6 +69,8 @@ def _sanity() -> Sanity:
     paper="Dimitrov, Balunovic, Konstantinov, Vechev, TMLR 2022, Data Leakage in Federated Averaging, section 4",
     claim="the inputs behind several local steps on different examples, by making these steps with the candidates",
     needs=Needs(rung="L5", knowledge=("batch_size", "learning_rate"), kinds=("delta",)),
+    cost="minutes",
+    stopped_by="secure aggregation, noise, or more local steps than it can simulate",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

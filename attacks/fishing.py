@@ -72,6 +72,8 @@ def _sanity() -> Sanity:
     paper="Wen et al., ICML 2022, Fishing for User Data in Large-Batch Federated Learning, section 3.1",
     claim="the examples of one chosen class, from a batch or a sum of any size",
     needs=Needs(rung="L9", knowledge=("planted",), sums=True),
+    cost="closed form",
+    stopped_by="clients that check the model they were sent, or noise",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

@@ -1,7 +1,7 @@
 """Where an inversion searches: codes that a prior decodes to inputs, standard normal where the prior is right.
 
 Without public data the prior is smoothness alone; public data teach it their principal components, or a small
-variational autoencoder (Zhang et al. 2020, GMI, with an autoencoder in place of the GAN).
+variational autoencoder (``attacks.autoencoder``; Zhang et al. 2020, GMI, with an autoencoder in place of the GAN).
 """
 
 import math
@@ -10,9 +10,8 @@ from typing import Protocol
 
 import torch
 from scipy.fft import idctn
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks.fitting import fit, perceptron
 from attacks.ranges import bounds
 from attacks.view import Knowledge
 
@@ -22,7 +21,6 @@ SLOPE = 1.0
 """Natural images have amplitudes that fall about as one over frequency (Field 1987)."""
 SPAN = 256
 """Most waves in which the public covariance is estimated."""
-LATENT, HIDDEN, STEPS, BATCH = 16, 128, 1500, 64
 
 
 class Prior(Protocol):
@@ -55,20 +53,6 @@ class Linear:
         return (self.mean + (codes @ self.basis).unflatten(1, self.mean.shape)).clamp(self.low, self.high)
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """Inputs from a network whose sigmoid outputs are stretched over the range."""
-
-    network: nn.Module
-    dimension: int
-    low: Tensor
-    high: Tensor
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Inputs in data units."""
-        return self.low + (self.high - self.low) * self.network(codes).sigmoid().unflatten(1, self.low.shape)
-
-
 def smooth(low: Tensor, high: Tensor) -> Linear:
     """No data at all: cosine waves whose amplitudes fall with frequency; for anything but images, every entry alone."""
     shape = low.shape
@@ -99,25 +83,6 @@ def principal(public: Tensor, low: Tensor, high: Tensor) -> Linear:
     variance, axes = torch.linalg.eigh(covariance)
     basis = variance.clamp_min(0).sqrt()[:, None] * (axes.T @ directions)
     return replace(waves, mean=mean.float(), basis=basis.float())
-
-
-def autoencoder(public: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Decoder:
-    """A variational autoencoder (Kingma and Welling 2014) of public examples (N, *input_shape): its decoder."""
-    unit = ((public - low) / (high - low)).float().flatten(1).clamp(0, 1)
-    size = unit.shape[1]
-    encoder = perceptron([size, HIDDEN, 2 * LATENT], generator)
-    decoder = perceptron([LATENT, HIDDEN, size], generator)
-
-    def loss(batch: Tensor) -> Tensor:
-        centre, logscale = encoder(unit[batch]).chunk(2, 1)
-        drawn = torch.randn(centre.shape, generator=generator)
-        rebuilt = decoder(centre + logscale.exp() * drawn)
-        cross = nn.functional.binary_cross_entropy_with_logits(rebuilt, unit[batch], reduction="sum")
-        divergence = 0.5 * (centre.square() + (2 * logscale).exp() - 2 * logscale - 1).sum()
-        return (cross + divergence) / len(batch)
-
-    fit(nn.ModuleList([encoder, decoder]), loss, len(unit), generator, steps=STEPS, batch=BATCH)
-    return Decoder(decoder.requires_grad_(False), LATENT, low.float(), high.float())
 
 
 def prior_for(know: Knowledge) -> Linear:

@@ -71,6 +71,8 @@ def _sanity() -> Sanity:
     paper="Yin et al., CVPR 2021, See through Gradients, equation 10, with the statistics of the model that was sent",
     claim="the inputs behind one gradient of a model with BatchNorm, near the running statistics that it came with",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    cost="seconds",
+    stopped_by="secure aggregation, noise, or a model without BatchNorm",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
@@ -83,6 +85,8 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
     paper="Yin et al., CVPR 2021, See through Gradients, equation 10, with the private batch's own statistics",
     claim="the inputs behind one gradient of a model with BatchNorm, near the statistics of the private batch",
     needs=Needs(rung="L6", knowledge=("batch_size",)),
+    cost="seconds",
+    stopped_by="statistics that stay with the client or are summed, secure aggregation, or noise",
     sanity=_sanity,
 )
 def solve_with_batch_statistics(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

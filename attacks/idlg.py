@@ -28,6 +28,8 @@ RECIPE = Recipe(
     paper="Zhao, Mopuri, Bilen 2020, iDLG: Improved Deep Leakage from Gradients",
     claim="the inputs behind a gradient of a small smooth model, with the label by the sign rule",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
+    cost="seconds",
+    stopped_by="secure aggregation, noise of a hundredth of the gradient, larger batches, or activations with kinks",
     sanity=lambda: image_case(nn.Sigmoid(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

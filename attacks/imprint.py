@@ -48,6 +48,8 @@ def _sanity() -> Sanity:
     paper="Fowl et al., ICLR 2022, Robbing the Fed, section 3",
     claim="every example that falls into a bin of its own, from one update or from a sum",
     needs=Needs(rung="L10", knowledge=("planted",), sums=True),
+    cost="closed form",
+    stopped_by="clients that check the model, or noise of a thousandth of the clip; secure aggregation does not",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

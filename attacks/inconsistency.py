@@ -57,6 +57,8 @@ def _sanity() -> Sanity:
     paper="Pasquini, Francati, Ateniese, CCS 2022, Eluding Secure Aggregation, section 4",
     claim="one chosen client's inputs from the sum over any number of clients",
     needs=Needs(rung="L10", knowledge=("planted",), sums=True),
+    cost="closed form",
+    stopped_by="clients that bind the model to their masks; secure aggregation alone does not",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.oracle import ACCESS, Oracle
-from attacks.registry import Attack, Needs, check, reconstructions
+from attacks.registry import Attack, Cost, Needs, check, reconstructions
 from attacks.view import Budget, Kind, Knowledge, NotApplicable, Observation, generator
 
 Source = Sequence[Observation] | Oracle
@@ -101,6 +101,8 @@ class Inference:
     paper: str
     claim: str
     needs: InferenceNeeds
+    cost: Cost
+    stopped_by: str
     solve: Infer
     sanity: Callable[[], InferenceSanity] | None
 
@@ -114,14 +116,16 @@ def inference(
     paper: str,
     claim: str,
     needs: InferenceNeeds,
+    cost: Cost = "seconds",
+    stopped_by: str = "",
     sanity: Callable[[], InferenceSanity] | None = None,
 ) -> Callable[[Infer], Infer]:
-    """Register ``solve`` under ``name``; ``claim`` says in one sentence what the attack tells."""
+    """Register ``solve``; ``claim`` says in one sentence what it tells, ``stopped_by`` what stops it."""
 
     def register(solve: Infer) -> Infer:
         if name in available():
             raise ValueError(f"attack {name!r} is registered twice")
-        _INFERENCES[name] = Inference(name, paper, claim, needs, solve, sanity)
+        _INFERENCES[name] = Inference(name, paper, claim, needs, cost, stopped_by, solve, sanity)
         return solve
 
     return register

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.generative import Linear, Prior, autoencoder, prior_for
+from attacks.autoencoder import autoencoder
+from attacks.generative import Linear, Prior, prior_for
 from attacks.inference import Claim, InferenceNeeds, InferenceSanity, Targets, inference
 from attacks.oracle import Oracle, put
 from attacks.ranges import bounds
@@ -24,9 +25,11 @@ what only the attacked model takes for the class does not survive it."""
 
 
 def search_space(know: Knowledge) -> Linear:
-    """Where inversions search; raises NotApplicable for a model of tokens."""
+    """Where inversions search; raises NotApplicable for a model of tokens, and for one that generates."""
     if know.loss == "next_token":
         raise NotApplicable("continuous inputs (this model takes tokens)", "L1")
+    if know.loss == "elbo":
+        raise NotApplicable("a model that tells classes apart (this one generates)", "L1")
     return prior_for(know)
 
 
@@ -107,6 +110,8 @@ def blob_case(access: str, budget: Budget, public: int | None = None) -> Callabl
     paper="Fredrikson, Jha and Ristenpart, CCS 2015, algorithm 1 (MIFace)",
     claim="an input that stands for each class, by descent on the model's loss",
     needs=InferenceNeeds(rung="L1", source="oracle", access="white_box", targets=("labels",)),
+    cost="seconds",
+    stopped_by="weights that stay with the service",
     sanity=blob_case("white_box", Budget(iterations=50, restarts=1)),
 )
 def white_box(
@@ -122,6 +127,8 @@ def white_box(
     paper="Zhang et al., CVPR 2020 (GMI), with a variational autoencoder for its GAN",
     claim="an input that stands for each class, among those that a generator trained on public data can make",
     needs=InferenceNeeds(rung="L8", source="oracle", access="white_box", knowledge=("public",), targets=("labels",)),
+    cost="seconds",
+    stopped_by="weights that stay with the service, or no public data of the kind",
     sanity=blob_case("white_box", Budget(iterations=50, restarts=1), public=40),
 )
 def generative(

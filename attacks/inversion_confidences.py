@@ -40,6 +40,8 @@ def draws(left: int | None, dimension: int, generator: torch.Generator) -> Tenso
     paper="Fredrikson, Jha and Ristenpart, CCS 2015, black box; search by Ros and Hansen 2008 (sep-CMA-ES)",
     claim="an input that stands for each class, from the confidences that the model answers",
     needs=InferenceNeeds(rung="L1", source="oracle", access="rounded", targets=("labels",)),
+    cost="seconds",
+    stopped_by="answers without confidences, or a limit on questions",
     sanity=blob_case("confidences", Budget(iterations=100)),
 )
 def confidences(

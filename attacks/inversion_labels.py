@@ -31,6 +31,8 @@ FARTHEST = 1.5
     paper="Kahla, Chen, Just and Jia, CVPR 2022 (BREP-MI), algorithm 1",
     claim="an input that stands for each class, from the labels that the model answers",
     needs=InferenceNeeds(rung="L1", source="oracle", access="label_only", targets=("labels",)),
+    cost="seconds",
+    stopped_by="a limit on questions",
     sanity=blob_case("label_only", Budget(iterations=60)),
 )
 def labels_alone(

@@ -84,6 +84,8 @@ RECIPE = Recipe(
     paper="Geiping, Bauermeister, Dröge, Moeller, NeurIPS 2020, eq. 4",
     claim="the inputs behind one gradient, one delta of unknown learning rate, or a sum of few, by its direction",
     needs=Needs(rung="L5", knowledge=("batch_size",), sums=True),
+    cost="seconds",
+    stopped_by="sums over several clients, noise of a few hundredths of the gradient, or large batches",
     sanity=lambda: image_case(nn.ReLU(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

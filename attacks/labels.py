@@ -143,6 +143,8 @@ def _sanity() -> Sanity:
     paper="Wainakh et al., PETS 2022, section 4; Zhao et al. 2020, equation 3, for a batch of one",
     claim="how many examples of each class a batch holds",
     needs=Needs(rung="L5", knowledge=("batch_size",), sums=True),
+    cost="closed form",
+    stopped_by="noise, or keeping the output layer's gradient hidden",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

@@ -18,4 +18,9 @@ def next_token(outputs: Tensor, tokens: Tensor) -> Tensor:
     return F.cross_entropy(outputs[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "next_token": next_token}
+def elbo(nats: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch of a generative model's nats (B, 2), of reconstruction and code; labels play no part."""
+    return nats.sum(1).mean()
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "next_token": next_token, "elbo": elbo}

@@ -29,6 +29,8 @@ _PRIOR = 16.0
     paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 1",
     claim="whether a record was trained on, by the likelihood ratio over models trained with it and without it",
     needs=InferenceNeeds("L1", "oracle", "confidences", knowledge=(*_RECIPE, "member_rate")),
+    cost="minutes",
+    stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences", (*_RECIPE, "member_rate")),
 )
 def lira_online(
@@ -57,6 +59,8 @@ def lira_online(
     paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 2",
     claim="whether a record was trained on, by how unlikely its confidence is for models trained without it",
     needs=InferenceNeeds("L1", "oracle", "confidences", knowledge=(*_RECIPE, "public", "public_labels")),
+    cost="minutes",
+    stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences", (*_RECIPE, "public", "public_labels")),
 )
 def lira_offline(

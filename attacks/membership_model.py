@@ -22,6 +22,8 @@ _NOISE = (0.05, 0.1, 0.2)
     paper="Yeom et al. 2018 (Privacy risk in machine learning)",
     claim="whether a record was trained on, by the finished model's loss on it",
     needs=InferenceNeeds("L1", "oracle", "rounded"),
+    cost="closed form",
+    stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences"),
 )
 def loss_membership(
@@ -40,6 +42,8 @@ def loss_membership(
     paper="Salem et al. 2019 (ML-Leaks, adversary 3)",
     claim="whether a record was trained on, by the finished model's largest confidence, whatever its label",
     needs=InferenceNeeds("L1", "oracle", "rounded", targets=("inputs",)),
+    cost="closed form",
+    stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences"),
 )
 def confidence_membership(
@@ -57,6 +61,8 @@ def confidence_membership(
     paper="Song and Mittal 2021 (modified prediction entropy)",
     claim="whether a record was trained on, by an entropy of the finished model's answer that heeds the label",
     needs=InferenceNeeds("L1", "oracle", "rounded"),
+    cost="closed form",
+    stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences"),
 )
 def entropy_membership(
@@ -79,6 +85,8 @@ def entropy_membership(
     paper="Choquette-Choo et al. 2021 (Label-only membership inference, random noise)",
     claim="whether a record was trained on, by how much noise its predicted label survives",
     needs=InferenceNeeds("L1", "oracle", "label_only", knowledge=("value_range",)),
+    cost="seconds",
+    stopped_by="example-level noise in training, or a limit on questions",
     sanity=lambda: known_members.finished("label_only", ("value_range",)),
 )
 def label_only_membership(

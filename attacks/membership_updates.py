@@ -29,6 +29,8 @@ Observed = Sequence[Observation]
     paper="Li, Li and Ribeiro 2022 (Effective passive membership inference attacks in federated learning)",
     claim="whether a record was in the batch behind an update",
     needs=InferenceNeeds("L4", "updates", sums=True),
+    cost="seconds",
+    stopped_by="noise of the size of the clip, or sums over very many examples",
     sanity=lambda: known_members.case(),
 )
 def gradient_alignment_membership(
@@ -47,6 +49,8 @@ def gradient_alignment_membership(
     paper="Zhu et al. 2025 (FedMIA, CVPR; arXiv:2402.06289)",
     claim="whether a record is one client's, held against the other clients' updates over all rounds",
     needs=InferenceNeeds("L4", "updates", targets=("inputs", "labels", "client")),
+    cost="seconds",
+    stopped_by="secure aggregation, or noise of the size of the clip",
     sanity=lambda: known_members.case(client=0, clients=4),
 )
 def fed_mia(
@@ -66,6 +70,8 @@ def fed_mia(
     paper="Nasr, Shokri and Houmansadr 2019 (gradient ascent by a malicious server)",
     claim="whether a record is one client's, after the server unlearned it in the model that it sent",
     needs=InferenceNeeds("L9", "updates", knowledge=("planted",), targets=("inputs", "labels", "client")),
+    cost="seconds",
+    stopped_by="clients that check the model, secure aggregation, or noise of the size of the clip",
     sanity=lambda: known_members.case(client=0, clients=4, ascent=ascended),
 )
 def active_membership(
@@ -93,6 +99,8 @@ def active_membership(
     paper="Hu et al. 2021 (Source inference attacks in federated learning)",
     claim="which client holds a record",
     needs=InferenceNeeds("L4", "updates"),
+    cost="seconds",
+    stopped_by="secure aggregation, or noise of the size of the clip",
     sanity=lambda: known_members.case(clients=4),
 )
 def source_inference(

@@ -50,6 +50,8 @@ def _sanity() -> Sanity:
     paper="the no-update baseline; Jayaraman and Evans, CCS 2022, on why every figure needs one",
     claim="nothing about the client: the mean public example, and labels in the public classes' proportions",
     needs=Needs(rung="L0", knowledge=("public",), sums=True, update=False),
+    cost="closed form",
+    stopped_by="nothing: it is what guessing gives",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction]:

@@ -31,6 +31,8 @@ _WIDEST = 20_000
     needs=InferenceNeeds(
         "L5", "updates", knowledge=("batch_size", "public", "public_labels"), targets=("holds",), sums=True
     ),
+    cost="minutes",
+    stopped_by="sums over many clients, or client-level noise",
     sanity=known_members.with_property,
 )
 def property_inference(

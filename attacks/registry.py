@@ -3,11 +3,17 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from attacks.view import Budget, Kind, Knowledge, NotApplicable, Observation, Reconstruction, generator
+
+Cost = Literal["closed form", "seconds", "minutes"]
+"""What one victim takes at the default budget, on one core and the models that ship."""
+
+COSTS: tuple[Cost, ...] = ("closed form", "seconds", "minutes")
+"""The costs, cheapest first."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Attack:
     paper: str
     claim: str
     needs: Needs
+    cost: Cost
+    stopped_by: str
     solve: Solve
     sanity: Callable[[], Sanity] | None
 
@@ -80,14 +88,21 @@ _ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    name: str, *, paper: str, claim: str, needs: Needs, sanity: Callable[[], Sanity] | None = None
+    name: str,
+    *,
+    paper: str,
+    claim: str,
+    needs: Needs,
+    cost: Cost = "seconds",
+    stopped_by: str = "",
+    sanity: Callable[[], Sanity] | None = None,
 ) -> Callable[[Solve], Solve]:
-    """Register ``solve`` under ``name``; ``claim`` says in one sentence what the attack recovers."""
+    """Register ``solve``; ``claim`` says in one sentence what it recovers, ``stopped_by`` what stops it."""
 
     def register(solve: Solve) -> Solve:
         if name in _ATTACKS:
             raise ValueError(f"attack {name!r} is registered twice")
-        _ATTACKS[name] = Attack(name, paper, claim, needs, solve, sanity)
+        _ATTACKS[name] = Attack(name, paper, claim, needs, cost, stopped_by, solve, sanity)
         return solve
 
     return register

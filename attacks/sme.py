@@ -34,6 +34,8 @@ def _sanity() -> Sanity:
     paper="Zhu, Yao, Blaschko, ICML 2023, Surrogate Model Extension (SME), section 4",
     claim="the inputs behind several local steps, at the price of one gradient a candidate",
     needs=Needs(rung="L5", knowledge=("batch_size",), kinds=("delta",), sums=True),
+    cost="seconds",
+    stopped_by="secure aggregation, noise, or long local training",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

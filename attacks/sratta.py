@@ -76,6 +76,8 @@ def _sanity() -> Sanity:
     paper="Marchand et al., ICML 2023, SRATTA: Sample Re-ATTribution Attack of Secure Aggregation",
     claim="samples that a neuron of the first layer saw alone in some round's sum, and which of them share a client",
     needs=Needs(rung="L2", sums=True, history=True),
+    cost="closed form",
+    stopped_by="noise, sums in which no neuron sees one example alone, or a first layer of another kind",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

@@ -79,6 +79,8 @@ def _sanity() -> Sanity:
     paper="Vero, Balunović, Dimitrov, Vechev, ICML 2023, TabLeak: tabular data leakage in federated learning",
     claim="the records behind one gradient, categories included",
     needs=Needs(rung="L5", knowledge=("batch_size", "columns")),
+    cost="seconds",
+    stopped_by="sums over some hundred records, or noise",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

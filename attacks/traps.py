@@ -40,6 +40,8 @@ def _sanity() -> Sanity:
     paper="Boenisch et al., EuroS&P 2023, When the Curious Abandon Honesty, section 5",
     claim="every example of a batch that owns a row of the planted traps",
     needs=Needs(rung="L9", knowledge=("planted",), sums=True),
+    cost="closed form",
+    stopped_by="clients that check the model they were sent, noise, or large sums",
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:

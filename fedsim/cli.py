@@ -2,16 +2,16 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from attacks import available
+from attacks.registry import COSTS
 from crypto.secagg import PROFILES
 from fedsim.again import attack_again, report_again
 from fedsim.check import check, write_junit
@@ -19,6 +19,7 @@ from fedsim.difference import difference, load_results
 from fedsim.dry_run import forecast
 from fedsim.lies import CLAIMS
 from fedsim.mistakes import BAD_INPUT, leave, mendable
+from fedsim.names import nearest
 from fedsim.policy import Policy
 from fedsim.report.terminal import print_difference, print_summary
 from fedsim.run import Engine, Result, run
@@ -243,24 +244,43 @@ def track_command(
 
 
 @app.command("list")
-def list_command() -> None:
-    """List scenarios, attacks, data sets, models, partitions, and what servers may do in secure aggregation."""
+@refuses_bad_input
+def list_command(
+    kind: Annotated[str | None, typer.Argument(help="One kind alone, such as attacks; default all.")] = None,
+) -> None:
+    """List attacks, scenarios, data sets, models, partitions, protocols, and what servers may do that is not honest."""
+    if kind not in (None, "attacks", *LISTS):
+        raise StoreError(f"list = {kind!r}: unknown; {nearest(str(kind), ['attacks', *LISTS])}")
     console = Console()
-    table = Table("attack", "rung", "needs", "works on", "recovers", "paper", title="Attacks")
-    for name, attack in available().items():
+    if kind in (None, "attacks"):
+        console.print("[bold]Attacks[/], cheapest first; the rung is the least that one can start from")
+        console.print("\n".join(_attack_lines()), highlight=False)
+    for name, (title, entries) in LISTS.items():
+        if kind in (None, name):
+            console.print(f"[bold]{title}[/]: {', '.join(sorted(entries()))}")
+
+
+LISTS: Mapping[str, tuple[str, Callable[[], Iterable[str]]]] = {
+    "scenarios": ("Scenarios", available_scripts),
+    "datasets": ("Data sets", lambda: DATASETS),
+    "models": ("Models", lambda: MODELS),
+    "partitions": ("Partitions", lambda: PARTITIONS),
+    "protocols": ("Profiles of secure aggregation", lambda: [*PROFILES, FLOWER]),
+    "lies": ("Lies in secure aggregation", lambda: CLAIMS),
+    "plants": ("What a malicious server plants", lambda: PLANTS),
+}
+"""What ``fedsim list`` names besides the attacks: its title, and where the names are."""
+
+
+def _attack_lines() -> Iterator[str]:
+    """Every attack, cheapest first: the least rung, the cost, what it works on, what it needs, and what stops it."""
+    for name, attack in sorted(available().items(), key=lambda item: COSTS.index(item[1].cost)):
         needs = attack.needs
-        table.add_row(name, needs.rung, ", ".join(needs.knowledge) or "-", needs.works_on, attack.claim, attack.paper)
-    console.print(table)
-    for title, names in (
-        ("Scenarios", available_scripts()),
-        ("Data sets", DATASETS),
-        ("Models", MODELS),
-        ("Partitions", PARTITIONS),
-        ("Profiles of secure aggregation", [*PROFILES, FLOWER]),
-        ("Lies in secure aggregation", CLAIMS),
-        ("What a malicious server plants", PLANTS),
-    ):
-        console.print(f"[bold]{title}[/]: {', '.join(sorted(names))}")
+        yield f"[bold]{name}[/]: rung {needs.rung}, {attack.cost}, on {needs.works_on}"
+        yield f"    recovers: {attack.claim}"
+        yield f"    knowing: {', '.join(needs.knowledge) or 'nothing besides'}"
+        yield f"    stopped by: {attack.stopped_by}"
+        yield f"    {attack.paper}"
 
 
 def main(script: str | None = None) -> None:

@@ -50,6 +50,7 @@ def test_both_kinds_are_listed_with_what_they_need():
         assert entry.claim
         assert entry.needs.rung.startswith("L")
         assert entry.needs.works_on
+        assert entry.stopped_by
 
 
 def test_an_unknown_name_comes_with_the_nearest():
@@ -92,7 +93,9 @@ def test_targets_that_contradict_each_other_are_refused():
 def test_scores_that_are_no_numbers_are_an_error(monkeypatch):
     monkeypatch.setattr(module, "_INFERENCES", {})
 
-    @inference("broken", paper="none", claim="nothing", needs=InferenceNeeds("L4", "updates", targets=()))
+    told = {"paper": "none", "claim": "nothing", "cost": "closed form", "stopped_by": "everything"}
+
+    @inference("broken", **told, needs=InferenceNeeds("L4", "updates", targets=()))
     def broken(source, knowledge, targets, generator, budget):
         return Claim(torch.tensor([float("nan")]))
 

@@ -17,7 +17,7 @@ from attacks import (
     reconstructions,
 )
 from attacks import registry as module
-from attacks.registry import Needs, attack
+from attacks.registry import COSTS, Needs, attack
 from tests.attacks.conftest import gradient, mlp, pick
 
 
@@ -36,6 +36,8 @@ def test_the_attacks_of_this_package_are_registered_with_what_they_need():
         assert entry.name == name
         assert entry.paper
         assert entry.claim
+        assert entry.stopped_by
+        assert entry.cost in COSTS
         assert entry.needs.rung.startswith("L")
         assert entry.sanity is not None
 
@@ -106,7 +108,9 @@ def test_an_update_that_does_not_fit_the_model_is_refused():
 def test_kinds_and_sums_that_an_attack_does_not_take_are_not_applicable(monkeypatch):
     monkeypatch.setattr(module, "_ATTACKS", {})
 
-    @attack("narrow", paper="none", claim="nothing", needs=Needs("L7", kinds=("gradient",)))
+    told = {"paper": "none", "claim": "nothing", "cost": "closed form", "stopped_by": "everything"}
+
+    @attack("narrow", **told, needs=Needs("L7", kinds=("gradient",)))
     def narrow(cases, budget):
         return [Reconstruction(None, None, torch.zeros(1)) for _ in cases]
 
@@ -116,4 +120,4 @@ def test_kinds_and_sums_that_an_attack_does_not_take_are_not_applicable(monkeypa
     with pytest.raises(NotApplicable, match="a sum over 4"):
         reconstruct("narrow", Observation(model, {}, "gradient", contributors=4), know)
     with pytest.raises(ValueError, match="registered twice"):
-        attack("narrow", paper="", claim="", needs=Needs("L7"))(narrow)
+        attack("narrow", **told, needs=Needs("L7"))(narrow)

@@ -6,15 +6,10 @@ of several turns. A step is one evaluation of the objective and its gradient, wi
 the difference between a long and a short run over the difference in evaluations, so that set-up does not count.
 """
 
-import json
-import subprocess
 import time
-import venv
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from attacks import Budget
@@ -25,9 +20,8 @@ from attacks.optimise import Recipe, match
 from attacks.registry import Case
 from attacks.view import generator
 from tests.attacks.pictures import Photo, photo
+from tests.benchmarks.beside import BUILD, attack_by_peer, save, set_up_peer
 
-BUILD = Path(__file__).resolve().parents[2] / "build"
-PEER = BUILD / "peer"
 TURNS = 4
 ALONE, BATCHED = 1.2, 5.0
 ALONE_LONGER = 500
@@ -64,35 +58,6 @@ RUNS = (
 )
 
 
-def set_up_peer() -> Path:
-    """The peer's interpreter, in an environment of its own, made once."""
-    python = PEER / "bin" / "python"
-    if not (PEER / ".ready").exists():
-        print(f"making an environment for breaching in {PEER}")
-        venv.create(PEER, with_pip=True, clear=True)
-        torch_here = torch.__version__.split("+")[0]
-        command = [python, "-m", "pip", "install", "--quiet", f"torch=={torch_here}", "breaching"]
-        subprocess.run(command, check=True)
-        (PEER / ".ready").touch()
-    return python
-
-
-def save(victim: Photo, path: Path) -> None:
-    """Parameters, gradients and label, for a process that knows none of our types."""
-    arrays = {f"p{i}": p.detach().numpy() for i, p in enumerate(victim.obs.model.parameters())}
-    names = [name for name, _ in victim.obs.model.named_parameters()]
-    arrays |= {f"g{i}": victim.obs.update[name].numpy() for i, name in enumerate(names)}
-    np.savez(path, label=victim.label.numpy(), **arrays)
-
-
-def peer_run(python: Path, gradients: Path, config: str, length: int) -> tuple[float, int]:
-    """CPU seconds and evaluations of one run."""
-    command = [python, Path(__file__).with_name("peer.py"), gradients, config, str(length)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=BUILD)
-    told = json.loads(answer.stdout.splitlines()[-1])
-    return told["seconds"], told["evaluations"]
-
-
 def our_run(victim: Photo, recipe: Recipe, restarts: int, length: int) -> tuple[float, int]:
     """CPU seconds and steps over all restarts, which never end early here."""
     endless = replace(recipe, tolerance=0.0, stalls=False)
@@ -113,7 +78,7 @@ def main() -> None:
     python = set_up_peer()
     gradients = BUILD / "peer_gradients.npz"
     victim = photo("lenet", 0)
-    save(victim, gradients)
+    save(gradients, "lenet", victim.obs, victim.label)
     our_run(victim, INVERTING, 1, 160)  # torch's own first-use costs
     print(f"LeNet, one 3x32x32 photograph, one thread, torch {torch.__version__}, CPU milliseconds a step and restart")
     print(f"wanted: {ALONE}x alone, {BATCHED}x with the restarts side by side; the peer's L-BFGS: float32, 100 pairs")
@@ -122,7 +87,8 @@ def main() -> None:
         timed: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
         for _ in range(TURNS):
             for end in (0, 1):
-                timed["peer", end].append(peer_run(python, gradients, run.config, run.theirs[end]))
+                told = attack_by_peer(python, [gradients], run.config, run.theirs[end])[0]
+                timed["peer", end].append((told.seconds, told.evaluations))
                 timed["alone", end].append(our_run(victim, run.recipe, 1, run.ours[end] + end * ALONE_LONGER))
                 timed["batched", end].append(our_run(victim, run.recipe, run.restarts, run.ours[end]))
         peer, alone, batched = (cost(timed[name, 0], timed[name, 1]) for name in ("peer", "alone", "batched"))

@@ -234,6 +234,17 @@ def test_list_names_everything():
     text = fedsim("list").output
     for word in ("analytic", "idlg", "quickstart", "digits", "lenet", "dirichlet"):
         assert word in text
+    assert text.index("label_counts:") < text.index("inverting_gradients:") < text.index("fedavg_inversion:")
+
+
+def test_list_names_one_kind_alone():
+    told = fedsim("list", "attacks").output
+    assert "stopped by: clients that check the model" in told
+    assert "quickstart" not in told
+    assert "imprint" not in fedsim("list", "datasets").output
+    refused = fedsim("list", "atacks")
+    assert refused.exit_code == 2
+    assert "nearest: attacks" in refused.output
 
 
 def test_quiet_prints_nothing(script):
