@@ -26,6 +26,9 @@ class Stack:
         for kind, count in Counter(d.kind for d in self.defences).items():
             if count > 1:
                 found.append(f"protocol = {count} x {kind!r}: a kind may stand in the stack once; keep one of them")
+        hiding = [d.kind for d in self.defences if d.stage is Stage.HIDE]
+        if len(set(hiding)) > 1:
+            found.append(f"protocol = {' and '.join(map(repr, hiding))}: an update is hidden once; keep one of them")
         return found
 
     @property

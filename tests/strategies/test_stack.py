@@ -8,6 +8,8 @@ import torch
 
 from strategies.base import ClientContext, Defence, Stage
 from strategies.client_dp import ClientDP
+from strategies.homomorphic import Homomorphic
+from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
 
@@ -83,6 +85,11 @@ def test_a_defence_behind_one_that_hides_the_numbers_is_an_error(order):
 def test_the_same_kind_twice_is_an_error():
     (problem,) = Stack((ClientDP(), ClientDP(clip=2.0))).problems()
     assert "2 x 'client_dp'" in problem
+
+
+def test_two_defences_that_both_hide_the_update_are_an_error():
+    (problem,) = Stack((SecureAggregation(), Homomorphic())).problems()
+    assert "'secure_aggregation' and 'homomorphic': an update is hidden once" in problem
 
 
 def test_all_problems_come_at_once():
