@@ -35,7 +35,7 @@ class Homomorphic(Defence):
     bits: int | None = None
     """None takes as many as the plain modulus holds for the cohort and its weights."""
     max_weight: int = 1
-    """Largest weight (number of examples) of a client in a weighted mean; it travels encrypted."""
+    """Largest weight (number of examples) of a client in a weighted mean, it travels encrypted; 1 counts all alike."""
     minimum_cohort: int = 2
     """``trusted_decryptor`` and ``threshold``: the fewest updates whose sum is opened."""
     encrypted_fraction: float = 1.0
@@ -108,7 +108,7 @@ class Homomorphic(Defence):
         return found
 
     def describe(self) -> str:
-        """Scheme, key holder and what stays in clear, in words."""
+        """Scheme, key holder, what stays in clear and whose word weighs how much, in words."""
         measure = {
             "magnitude": "of coordinates that are largest in public examples' gradients",
             "label": "of coordinates that move most with the label in public examples' gradients",
@@ -120,7 +120,8 @@ class Homomorphic(Defence):
             "server_holds_key": "the server holds the key and can decrypt each of them",
         }
         part = "" if self.encrypted_fraction == 1 else f" of the {100 * self.encrypted_fraction:g} % {measure}"
-        return f"{self.scheme.upper()} encryption{part}: {who[self.keys]}"
+        weights = f"weighted by up to {self.max_weight} examples" if self.max_weight > 1 else "each client counted once"
+        return f"{self.scheme.upper()} encryption{part}: {who[self.keys]}; {weights}"
 
     def protect(self, update: Update, context: ClientContext) -> Update:
         """Refuses: a ciphertext is no update, and an update must not leave unencrypted."""

@@ -14,12 +14,12 @@ from fedsim.grids import open_grid
 HOLDERS = ("clients_share_key", "trusted_decryptor", "server_holds_key")
 
 
-def experiment(*protocol, attacks=None, adversary=None, model="softmax", **federation):
+def experiment(*protocol, attacks=None, adversary=None, model="softmax", partition=None, **federation):
     fields = {"clients": 4, "batch_size": 3, "rounds": 2, "weighted": False, "learning_rate": 0.5, **federation}
     return Experiment(
         Scenario(
             name="x",
-            task={"dataset": "digits", "model": model},
+            task={"dataset": "digits", "model": model, "partition": partition or {}},
             federation=Federation(**fields),
             protocol=protocol,
             adversary=adversary or Adversary(),

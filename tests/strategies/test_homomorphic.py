@@ -27,6 +27,43 @@ def test_ten_clients_for_three_rounds_reach_the_plaintext_mean_within_the_stated
     assert encrypted.training.history[-1]["loss"] == pytest.approx(plain.training.history[-1]["loss"], abs=1e-5)
 
 
+UNEQUAL = {
+    "partition": {"kind": "dirichlet", "options": {"alpha": 0.5}},
+    "algorithm": "fedavg",
+    "weighted": True,
+    "clients": 10,
+    "rounds": 3,
+    "batch_size": 16,
+}
+
+
+def unequal(**fields):
+    made = experiment(**UNEQUAL)
+    most = max(len(made.client_data(client)[1]) for client in range(10))
+    return experiment(Homomorphic(max_weight=most, **fields), **UNEQUAL)
+
+
+@pytest.mark.parametrize(
+    "fields", [*({"keys": keys} for keys in HOLDERS), {"seeded": True}, {"encrypted_fraction": 0.3}], ids=str
+)
+def test_clients_of_unlike_sizes_weigh_what_they_weigh_in_plaintext(fields):
+    plain = Run(experiment(**UNEQUAL))
+    sizes = [update.side["num-examples"] for update in plain.view.updates]
+    assert len(set(sizes)) > 5
+    encrypted = Run(unequal(**fields))
+    stated = 3 * encrypted.training.protocol["stated_error_of_a_sum"] / (sum(sizes) / len(sizes) * 10)
+    assert apart(plain.state, encrypted.state) <= stated + 1e-7
+    counted_once = Run(experiment(Homomorphic(), **UNEQUAL))
+    assert apart(plain.state, counted_once.state) > 0.01
+    assert "each client counted once" in Homomorphic().describe()
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_ray_weighs_clients_of_unlike_sizes_as_inline_does():
+    assert apart(Run(experiment(**UNEQUAL)).state, Run(unequal(), engine="ray").state) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("defence", "federation"),
     [
