@@ -148,6 +148,7 @@ def superlink(tmp_path):
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_ADDRESS": "local",  # else Ray waits for the cluster that `ray start` last wrote down, dead or alive
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
     # What `flwr run .` would start, detached and for good, if it found none.
