@@ -5,7 +5,8 @@ from torch import nn
 from attacks import Budget, Knowledge, NotApplicable, Oracle, QueryBudgetExceeded, Targets, infer, inferences
 from attacks.evolution import Evolution
 from attacks.features import features
-from attacks.generative import autoencoder, leading, principal, smooth
+from attacks.autoencoder import autoencoder
+from attacks.generative import leading, principal, smooth
 from attacks.metrics import psnr
 
 BY_ACCESS = {
