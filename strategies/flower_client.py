@@ -21,11 +21,12 @@ from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 from flwr.compat.common import recorddict_compat as compat
 
+from crypto.errors import PolicyViolation
 from crypto.secagg import STAGES
 from strategies.clock import timed
 from strategies.federated import DROPPED_OUT
 from strategies.secagg_client import REFUSED, vector_of, weight_of
-from strategies.secure_aggregation import SecureAggregation
+from strategies.secure_aggregation import FLOWER, SecureAggregation
 from strategies.wire import MASKED
 
 ACTION = "sa_flower"
@@ -67,6 +68,10 @@ class FlowerSecAggClient:
 
     def answer(self, message: Message, context: Context) -> Message:
         """One stage; what Flower's client raises becomes an error reply that begins with the exception's name."""
+        if (defence := self.defence(context)).profile != FLOWER:
+            client = int(context.node_config["partition-id"])
+            reason = f"the server asks for Flower's SecAgg+; this client agreed to {defence.profile!r}"
+            return Message(Error(REFUSED, str(PolicyViolation(client, "advertise", reason))), reply_to=message)
         stage = cast(str, message.content.config_records[RECORD_KEY_CONFIGS][Key.STAGE])
         left = self.leaves_at(message, context)
         if left is not None and STAGES.index(_STAGES[stage]) >= STAGES.index(left):
@@ -74,7 +79,6 @@ class FlowerSecAggClient:
         trained = self.train(message, context) if stage == Stage.COLLECT_MASKED_VECTORS else None
         if trained is not None and trained.has_error():
             return trained
-        defence = self.defence(context)
 
         def fit(asked: Message, _: Context) -> Message:
             return Message(_fit_result(cast(Message, trained), message, defence), reply_to=asked)

@@ -27,7 +27,7 @@ from strategies.clock import timed
 from strategies.collusion import HANDED, handed
 from strategies.federated import DROPPED_OUT
 from strategies.he_layout import Layout
-from strategies.secure_aggregation import SecureAggregation
+from strategies.secure_aggregation import FLOWER, SecureAggregation
 from strategies.wire import ENCODED, MASKED, digest
 
 REFUSED = 1002
@@ -66,14 +66,19 @@ class SecureAggregationClient:
             app.train(f"sa_{stage}")(self.answer)
 
     def enrol(self, message: Message, context: Context) -> Message:
-        """Make a long-lived signing key; answer with its public half, for the directory."""
+        """Make a long-lived signing key; answer with its public half, for the directory. Once: rounds hang on it."""
+        if SECRETS in context.state.config_records:
+            return _refusal(UnknownClient(_own(context), "enrol", "this client is enrolled already"), message)
         identity = Identity(SigningKey(os.urandom(KEY_BYTES)))
         _keep(context, identity=pickle.dumps(identity))
         key = ConfigRecord({"public": identity.signing_key.public})
         return Message(RecordDict({"key": key}), reply_to=message)
 
     def learn_directory(self, message: Message, context: Context) -> Message:
-        """Take every client's public key from the party that clients trust with that."""
+        """Take every client's public key from the party that clients trust with that. Once: a server that could send
+        another directory could put its own keys in."""
+        if "directory" in context.state.config_records.get(SECRETS, {}):
+            return _refusal(UnknownClient(_own(context), "enrol", "this client has its directory already"), message)
         known = {int(client): key for client, key in message.content.config_records["directory"].items()}
         _keep(context, directory=pickle.dumps(known))
         return Message(RecordDict(), reply_to=message)
@@ -81,6 +86,8 @@ class SecureAggregationClient:
     def answer(self, message: Message, context: Context) -> Message:
         """One stage of the protocol; a message against the rules ends it for this client, with a typed error."""
         stage = message.metadata.message_type.removeprefix("train.sa_")
+        if refused := self._unagreed(message, context, stage, "protocol"):
+            return refused
         left = self.leaves_at(message, context)
         if left is not None and STAGES.index(stage) >= STAGES.index(left):
             return Message(Error(DROPPED_OUT, f"dropped out at {left}"), reply_to=message)
@@ -90,12 +97,14 @@ class SecureAggregationClient:
             begin_or_go_on = self._begin if stage == "advertise" else self._go_on
             client, spoken = begin_or_go_on(message, context)
         except SecAggError as error:
-            return Message(Error(REFUSED, str(error)), reply_to=message)
+            return _refusal(error, message)
         _keep(context, client=pickle.dumps(client))
         return Message(RecordDict({"protocol": ConfigRecord({"message": spoken})}), reply_to=message)
 
     def ideal(self, message: Message, context: Context) -> Message:
         """The encoded vector for a trusted party to add: what would be masked, without the masks."""
+        if refused := self._unagreed(message, context, "masked", "ideal"):
+            return refused
         left = self.leaves_at(message, context)
         if left is not None and STAGES.index(left) <= STAGES.index("masked"):
             return Message(Error(DROPPED_OUT, f"dropped out at {left}"), reply_to=message)
@@ -106,11 +115,20 @@ class SecureAggregationClient:
             with timed(context, message, "encode"):
                 words = terms.encoding.encode(*update, rounding)
         except ValueError as problem:
-            return Message(Error(REFUSED, str(BadUpdate(_own(context), "masked", str(problem)))), reply_to=message)
+            return _refusal(BadUpdate(_own(context), "masked", str(problem)), message)
         answer = _hidden(ENCODED, words.tobytes(), message)
         if self.colludes(context):
             answer.content[HANDED] = handed(Confided(words, {}, {}))
         return answer
+
+    def _unagreed(self, message: Message, context: Context, stage: str, mode: str) -> Message | None:
+        """A refusal where the server asks in another way than this client's own configuration has it."""
+        defence = self.defence(context)
+        if defence.mode == mode and defence.profile != FLOWER:
+            return None
+        asked = message.metadata.message_type
+        reason = f"the server asks by {asked!r}; this client agreed to {defence.profile!r}, mode {defence.mode!r}"
+        return _refusal(PolicyViolation(_own(context), stage, reason), message)
 
     def _begin(self, message: Message, context: Context) -> tuple[Client, bytes]:
         held, config = context.state.config_records[SECRETS], message.content.config_records["protocol"]
@@ -174,6 +192,10 @@ def _numbered(cohort: Sequence[int]) -> Iterator[None]:
         yield
     except SecAggError as error:
         raise error.numbered(cohort) from error
+
+
+def _refusal(error: SecAggError, message: Message) -> Message:
+    return Message(Error(REFUSED, str(error)), reply_to=message)
 
 
 def _own(context: Context) -> int:

@@ -1,0 +1,70 @@
+"""A client answers in the way that its own configuration has, whatever the server asks for."""
+
+import pickle
+
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from crypto.keys import SigningKey
+from fedsim.apps import client_app
+from fedsim.federation import recording
+from fedsim.grids import InlineGrid
+from strategies.flower_client import ACTION
+from strategies.secagg_client import SECRETS
+from strategies.secure_aggregation import SecureAggregation
+from tests.strategies.test_secure_aggregation import CLIENTS, NODES, experiment
+
+
+def federation_of(**defence):
+    made = experiment(SecureAggregation(clip=2.0, **defence), rounds=1)
+    grid = InlineGrid(client_app, CLIENTS, {"scenario": made.scenario.model_dump_json()})
+    return made, grid, recording(grid, made.scenario, NODES)
+
+
+def ask(grid, kind, **content):
+    config = ConfigRecord({"round": 1, "update_kind": "gradient"})
+    (reply,) = grid.send_and_receive([Message(RecordDict({"config": config, **content}), 1, kind, group_id="1")])
+    return reply
+
+
+def refused(reply, error):
+    assert reply.has_error()
+    assert reply.error.reason.startswith(f"{error} at stage ")
+    assert "client 0: " in reply.error.reason
+
+
+@pytest.mark.parametrize("profile", ["paper", "semi_honest", "server_chosen_parameters", "flower_1_41"])
+def test_no_server_gets_the_trusted_adders_vector_from_clients_of_the_protocol(profile):
+    made, _, recorder = federation_of(profile=profile)
+    arrays = ArrayRecord(dict(made.initial_model().state_dict()))
+    offer = SecureAggregation(clip=2.0).terms(bytes(16), 1, CLIENTS, 650).encode()
+    protocol = ConfigRecord({"message": offer, "index": 0})
+    refused(ask(recorder, "train.sa_ideal", arrays=arrays, protocol=protocol), "PolicyViolation")
+    assert not recorder.view(made.initial_model()).updates
+    assert not any(m.arrays for m in recorder.view(made.initial_model()).messages if m.direction == "received")
+
+
+@pytest.mark.parametrize("defence", [{}, {"mode": "ideal"}])
+def test_no_server_gets_flowers_protocol_from_other_clients(defence):
+    _, _, recorder = federation_of(**defence)
+    refused(
+        ask(recorder, f"train.{ACTION}", **{"secaggplus.configs": ConfigRecord({"stage": "setup"})}), "PolicyViolation"
+    )
+
+
+def test_clients_of_flowers_protocol_or_of_the_trusted_adder_speak_no_other():
+    offer = SecureAggregation(clip=2.0).terms(bytes(16), 1, CLIENTS, 650).encode()
+    protocol = ConfigRecord({"message": offer, "cohort": list(range(CLIENTS)), "model": "x"})
+    for defence in ({"mode": "ideal"}, {"profile": "flower_1_41"}):
+        _, _, recorder = federation_of(**defence)
+        refused(ask(recorder, "train.sa_advertise", protocol=protocol), "PolicyViolation")
+
+
+def test_a_server_cannot_put_its_own_keys_into_the_directory_or_make_a_client_forget():
+    _, grid, recorder = federation_of()
+    before = dict(grid.states[0].config_records[SECRETS])
+    forged = ConfigRecord({str(client): SigningKey(bytes([client + 1]) * 32).public for client in range(CLIENTS)})
+    refused(ask(recorder, "query.sa_directory", directory=forged), "UnknownClient")
+    refused(ask(recorder, "query.sa_enrol"), "UnknownClient")
+    assert dict(grid.states[0].config_records[SECRETS]) == before
+    assert len(pickle.loads(before["directory"])) == CLIENTS
