@@ -33,6 +33,15 @@ class BFVPacking:
             )
         return vector.astype(np.int64)
 
+    def check_sum(self, values: NDArray[np.int64], terms: int) -> None:
+        """Raises ValueRangeError unless ``values`` can be a sum of ``terms`` checked vectors."""
+        largest, most = int(values.max()), self.limit * terms
+        if largest > most:
+            raise ValueRangeError(
+                f"decrypted integer {largest}: above {most}, the most that {terms} vectors sum to; the ciphertext is "
+                "under another key, was altered, or sums more than it says"
+            )
+
     def encode(self, chunk: NDArray[Any], plain: Any) -> None:
         """Fill ``plain`` from at most N values."""
         self._encoder.encode(chunk.tolist(), plain)

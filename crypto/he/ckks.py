@@ -18,11 +18,22 @@ class CKKSPacking:
         """The largest magnitude that one client may encrypt."""
         self._pairs = parameters.values_per_slot == 2
         self._scale = 2.0**parameters.scale_bits
+        self._error = parameters.sum_error
         self._encoder = seal.api().CKKSEncoder(context)
 
     def check(self, values: ArrayLike) -> NDArray[np.float64]:
         """``values`` as float64 (d,); raises ValueRangeError for a value that is not finite or above ``limit``."""
         return checked(values, self.limit)
+
+    def check_sum(self, values: NDArray[np.float64], terms: int) -> None:
+        """Raises ValueRangeError unless ``values`` can be a sum of ``terms`` checked vectors."""
+        # A billionth for what the encoder's 64-bit Fourier transform rounds off large values.
+        largest, most = float(np.abs(values).max()), self.limit * terms * (1 + 1e-9) + self._error(terms)
+        if not largest <= most:
+            raise ValueRangeError(
+                f"decrypted magnitude {largest:g}: above {most:g}, the most that {terms} vectors sum to; the "
+                "ciphertext is under another key, was altered, or sums more than it says"
+            )
 
     def encode(self, chunk: NDArray[np.float64], plain: Any) -> None:
         """Fill ``plain`` from at most ``parameters.capacity`` values."""

@@ -120,8 +120,8 @@ def open_secret(data: bytes) -> SecretContext:
 
 
 def carries_secret_key(data: bytes) -> bool:
-    """Whether these bytes are a secret context: what a server asserts of everything that reaches it."""
-    return frame.kind_of(data) == SECRET
+    """Whether there is a secret context in these bytes: what a server asserts of everything that reaches it."""
+    return frame.holds(data, SECRET)
 
 
 _open_public = lru_cache(_OPEN)(PublicContext)

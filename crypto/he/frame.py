@@ -26,6 +26,11 @@ def kind_of(data: bytes) -> str:
     return _name(_PREFIX.unpack_from(view)[2])
 
 
+def holds(data: bytes, kind: str) -> bool:
+    """Whether a message of ``kind`` begins anywhere in ``data``, be it wrapped in another format."""
+    return MAGIC + bytes([VERSION]) + kind.encode().ljust(8) in bytes(data)
+
+
 def pack(kind: str, header: Mapping[str, Any], parts: Sequence[bytes | memoryview]) -> bytes:
     """A message of ``kind`` (at most 8 ASCII letters) with a JSON header and binary parts."""
     head = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()

@@ -70,7 +70,9 @@ def _add_chunk(context: PublicContext, evaluator: Any, file: seal.Scratch, colum
 def decrypt(context: SecretContext, ciphertext: Ciphertext) -> NDArray[Any]:
     """The values (d,) of a ciphertext or of a sum: float64 for CKKS, int64 for BFV.
 
-    Raises ForeignCiphertextError, ValueRangeError or CorruptMessageError before anything is decrypted.
+    Raises ForeignCiphertextError, ValueRangeError or CorruptMessageError before anything is decrypted, and
+    ValueRangeError for values that no sum of so many vectors in range has: what another key, or altered bytes with a
+    matching digest, decrypt to.
     """
     ciphertext.require(context.public)
     api, packing = seal.api(), context.public.packing
@@ -83,7 +85,9 @@ def decrypt(context: SecretContext, ciphertext: Ciphertext) -> NDArray[Any]:
         except (RuntimeError, ValueError) as refusal:
             raise CorruptMessageError(f"ciphertext: SEAL refuses to decrypt it: {refusal}") from None
         values.append(packing.decode(plain))
-    return np.concatenate(values)[: ciphertext.length]
+    found: NDArray[Any] = np.concatenate(values)[: ciphertext.length]
+    packing.check_sum(found, ciphertext.terms)
+    return found
 
 
 def mean(context: SecretContext, total: Ciphertext, weight: float | None = None) -> NDArray[np.float64]:

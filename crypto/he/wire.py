@@ -1,7 +1,6 @@
 """An encrypted vector as it crosses the wire, and the checks before anybody works with one."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
@@ -56,7 +55,7 @@ class Ciphertext:
         header, parts = frame.unpack(data, KIND)
         if not _well_formed(header):
             raise CorruptMessageError("ciphertext: its fields are not those of an encrypted vector")
-        if len(parts) != math.ceil(header["length"] / context.parameters.capacity):
+        if len(parts) != -(-header["length"] // context.parameters.capacity):
             raise CorruptMessageError(f"ciphertext: {len(parts)} chunks do not hold {header['length']} values")
         found = cls(chunks=tuple(bytes(part) for part in parts), **header)
         found.require(context)

@@ -1,6 +1,7 @@
 """Secret keys stay where they belong: not with a server, not in a representation, not in a pickle."""
 
 import copy
+import io
 import os
 import pickle
 import subprocess
@@ -25,6 +26,14 @@ def test_a_server_refuses_a_secret_key():
     with pytest.raises(SecretKeyExposedError):
         open_public(keys.secret)
     open_public(keys.public)
+
+
+def test_a_secret_key_is_found_inside_other_formats():
+    keys = keys_for("ckks")
+    saved = io.BytesIO()
+    np.save(saved, np.frombuffer(keys.secret, np.uint8))
+    for wrapped in (saved.getvalue(), pickle.dumps({"key": keys.secret}), memoryview(b"x" + keys.secret)):
+        assert carries_secret_key(wrapped)
 
 
 def test_a_secret_key_posing_as_public():

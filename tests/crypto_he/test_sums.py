@@ -1,5 +1,7 @@
 """The decrypted sum is the sum: within the stated error for CKKS, exactly for BFV; and nothing overflows unseen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,6 +158,17 @@ def test_another_key(ckks):
         decrypt(ckks, foreign)
     with pytest.raises(ForeignCiphertextError):
         add(ckks.public, [encrypt(ckks.public, np.ones(3)), foreign])
+
+
+def test_another_key_behind_a_forged_name_is_never_garbage(secret):
+    """Whoever forges a context's name gets random values out, of which next to all lie outside the range."""
+    preset = secret.public.parameters
+    other = open_secret(generate_keys(preset, 100).secret)
+    ones = np.ones(3000, np.int64 if preset.scheme == "bfv" else np.float64)
+    forged = replace(encrypt(other.public, ones), context=secret.public.digest)
+    for ciphertext in (forged, add(secret.public, [encrypt(secret.public, ones), forged])):
+        with pytest.raises(ValueRangeError, match="another key"):
+            decrypt(secret, ciphertext)
 
 
 @settings(max_examples=15, deadline=None)

@@ -164,9 +164,9 @@ def test_a_secret_key_at_the_server_ends_the_run_with_a_typed_error():
     assert isinstance(failed.value.__cause__, SecretKeyExposedError)
     with pytest.raises(SecretKeyExposedError):
         ServerKeys(keys.secret, select(all_alike(3), 1.0))
-    record = RecordDict({"a": ArrayRecord({"v": Array("bytes", (1,), "any", keys.secret)})})
-    with pytest.raises(SecretKeyExposedError, match="somebody"):
-        refuse_secret_keys(record, "somebody")
+    for array in (Array("bytes", (1,), "any", keys.secret), Array(np.frombuffer(keys.secret, np.uint8))):
+        with pytest.raises(SecretKeyExposedError, match="somebody"):
+            refuse_secret_keys(RecordDict({"a": ArrayRecord({"v": array})}), "somebody")
 
 
 def secrets_of(run):
