@@ -6,6 +6,7 @@ that the weighted mean needs nothing beside the masked vector.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,11 @@ class Encoding:
         return 2 * self.clip / self.levels
 
     @property
+    def usable(self) -> bool:
+        """Whether one level is a normal float64, so that neither it nor its inverse is zero or infinite."""
+        return self.bits > 0 and sys.float_info.min <= self.step < math.inf
+
+    @property
     def length(self) -> int:
         """Words on the wire: one more than the values when vectors are weighted."""
         return self.dimension + (self.max_weight > 1)
@@ -53,7 +59,8 @@ class Encoding:
     def encode(self, update: NDArray[np.float32], weight: int, rounding: bytes) -> Words:
         """The words of ``weight * update``; ``rounding`` is a 32-byte seed used for this vector only.
 
-        Raises ValueError for a wrong size, NaN, infinity, a value outside the clip, or a weight outside 0..max_weight.
+        Raises ValueError for a wrong size, NaN, infinity, a value outside the clip, a weight outside 0..max_weight (0
+        needs weights that travel), or an encoding without levels.
         """
         self._check(update, weight)
         words = np.empty(self.length, self.word)
@@ -89,6 +96,8 @@ class Encoding:
         return np.multiply(levels, self.step, dtype=np.float64) - self.clip * weight, weight
 
     def _check(self, update: NDArray[np.float32], weight: int) -> None:
+        if not self.usable:
+            raise ValueError(f"clip = {self.clip}, bits = {self.bits}: no levels to round to")
         if update.shape != (self.dimension,):
             raise ValueError(f"shape {update.shape}: expected ({self.dimension},)")
         if update.dtype != np.float32:
@@ -99,5 +108,6 @@ class Encoding:
                 raise ValueError("NaN or infinity in the update")
             if max(-low, high) > self.clip:
                 raise ValueError(f"a value of magnitude {max(-low, high):.6g} is outside the clip {self.clip:.6g}")
-        if not 0 <= weight <= self.max_weight or weight != int(weight):
-            raise ValueError(f"weight = {weight}: must be a whole number from 0 to {self.max_weight}")
+        least = 0 if self.max_weight > 1 else 1  # a weight that does not travel cannot be told from 1
+        if not least <= weight <= self.max_weight or weight != int(weight):
+            raise ValueError(f"weight = {weight}: must be a whole number from {least} to {self.max_weight}")

@@ -69,6 +69,8 @@ def find_complete(clients: int, corrupt: float, dropout: float, *, split_view: b
 
 def find_modulus_bits(clients: int, max_weight: int, bits: int) -> int:
     """32 or 64: the narrower word in which the sum of every client's largest vector does not wrap."""
+    if bits < 0:
+        raise InfeasibleParameters(f"bits = {bits}: must not be negative")
     largest = clients * max_weight * ((1 << bits) - 1)
     for width in (32, 64):
         if largest < 1 << width:

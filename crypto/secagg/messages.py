@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crypto.encoding import Encoding
+from crypto.errors import InfeasibleParameters
 from crypto.keys import KEY_BYTES, SEAL_OVERHEAD, SIGNATURE_BYTES
 from crypto.masks import Words
 from crypto.secagg.wire import Message, ascending
@@ -62,16 +63,11 @@ class Terms(Message):
         return self.session + self.round.to_bytes(8, "little") + self.body()
 
     def body(self) -> bytes:
-        return _TERMS.pack(
-            self.clients,
-            self.degree,
-            self.threshold,
-            self.modulus_bits,
-            self.bits,
-            self.max_weight,
-            self.clip,
-            self.dimension,
-        )
+        fields = (self.clients, self.degree, self.threshold, self.modulus_bits, self.bits, self.max_weight)
+        try:
+            return _TERMS.pack(*fields, self.clip, self.dimension)
+        except struct.error as problem:
+            raise InfeasibleParameters(f"{self}: {problem}") from None
 
     @classmethod
     def parse(cls, body: memoryview) -> dict[str, Any]:

@@ -49,7 +49,10 @@ class Policy:
                 not wraps,
                 f"max_weight = {terms.max_weight}: the full sum could overflow {terms.modulus_bits} bits",
             ),
-            (0 < terms.clip <= self.max_clip and math.isfinite(terms.clip), f"clip = {terms.clip}: out of range"),
+            (
+                0 < terms.clip <= self.max_clip and (not bits_ok or terms.encoding.usable),
+                f"clip = {terms.clip}: out of range",
+            ),
             (1 <= terms.dimension <= self.max_dimension, f"dimension = {terms.dimension}: out of range"),
         )
         return [reason for held, reason in checks if not held]

@@ -114,7 +114,8 @@ def make_terms(
     n, d = updates.shape
     if weights is not None and len(weights) != n:
         raise ValueError(f"{len(weights)} weights for {n} clients")
-    max_weight = max([1, *(math.ceil(w) for w in (() if weights is None else weights) if math.isfinite(w))])
+    given = () if weights is None else [math.ceil(w) for w in weights if math.isfinite(w)]
+    max_weight = max([1 if all(w == 1 for w in given) else 2, *given])  # weights that differ travel with the vectors
     return Terms(
         session=entropy(16),
         round=0,
@@ -133,7 +134,7 @@ def make_terms(
 def largest(updates: NDArray[np.float32]) -> float:
     """The largest finite magnitude, or 1 where there is none but zero."""
     top = 0.0
-    for row in updates:
+    for row in updates if updates.size else ():
         high = max(float(row.max()), -float(row.min()))
         if not math.isfinite(high):
             high = float(np.max(np.abs(row), where=np.isfinite(row), initial=0.0))
@@ -214,7 +215,7 @@ def _leaving(dropped: Mapping[str, Sequence[int]], clients: int) -> dict[int, in
         for client in who:
             if stage not in STAGES:
                 raise WrongStage(client, stage, f"no such stage; known: {', '.join(STAGES)}")
-            if not 0 <= client < clients:
+            if client not in range(clients):
                 raise UnknownClient(client, stage, f"not one of {clients} clients")
             if client in leaves_at:
                 raise DuplicateMessage(client, stage, "listed twice among the dropped")

@@ -287,6 +287,8 @@ def test_a_modulus_that_could_overflow_is_refused():
     [
         ({"masked": [N]}, UnknownClient),
         ({"masked": [-1]}, UnknownClient),
+        ({"masked": [1.5]}, UnknownClient),
+        ({"masked": ["1"]}, UnknownClient),
         ({"masked": [1, 1]}, DuplicateMessage),
         ({"masked": [1], "unmask": [1]}, DuplicateMessage),
         ({"mask": [1]}, WrongStage),
