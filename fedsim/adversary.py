@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from attacks import Knowledge
+from fedsim.client import update_kind
 from fedsim.experiment import Experiment
 from fedsim.lies import opening_words
 from fedsim.parties import opening, sees
@@ -26,6 +27,9 @@ _FACTS: dict[str, Callable[[Experiment, Truth], Any]] = {
     "public": lambda experiment, truth: _some(experiment.public_data()[0]),
     "public_labels": lambda experiment, truth: _some(experiment.public_data()[1]),
     "columns": lambda experiment, truth: _schema(experiment.dataset),
+    "architecture": lambda experiment, truth: experiment.initial_model(),
+    "epochs": lambda experiment, truth: _epochs(experiment, truth.round),
+    "member_rate": lambda experiment, truth: truth.member_rate,
 }
 """How each grantable fact is found. ``labels`` and ``batch_size`` are private: granting them is the scenario's
 choice, and the rung tells it. ``columns`` is a table's public schema, which who builds the model has to know."""
@@ -43,11 +47,32 @@ def _schema(dataset: Dataset) -> tuple[Column, ...] | None:
     return dataset.columns or tuple(Column(str(i), "numeric") for i in range(dataset.inputs.shape[1]))
 
 
-def knowledge_for(experiment: Experiment, truth: Truth, planted: Mapping[str, Any] | None = None) -> Knowledge:
+def _epochs(experiment: Experiment, rounds: int) -> int:
+    """How often an example was trained on in so many rounds, on average over a client's, and at least once."""
+    federation = experiment.scenario.federation
+    held = [len(experiment.client_data(client)[1]) for client in range(federation.clients)]
+    asked = rounds * (federation.cohort or federation.clients) / federation.clients
+    if update_kind(federation) == "gradient":
+        seen = asked * sum(min(federation.batch_size, own) / own for own in held) / len(held)
+    elif federation.local_steps is not None:
+        seen = asked * sum(federation.local_steps * min(federation.batch_size, own) / own for own in held) / len(held)
+    else:
+        seen = asked * federation.local_epochs
+    return max(1, round(seen))
+
+
+ABOUT_UPDATES = frozenset({"batch_size", "labels", "local_steps"})
+"""Facts about the examples behind one update, which say nothing of the finished model."""
+
+
+def knowledge_for(
+    experiment: Experiment, truth: Truth, planted: Mapping[str, Any] | None = None, *, of_model: bool = False
+) -> Knowledge:
     """Exactly the facts that the scenario grants about one victim, and the architecture's fixed ones; and what the
-    adversary itself ``planted`` in the round's model."""
+    adversary itself ``planted`` in the round's model. ``of_model`` leaves out what only updates are about."""
     dataset = experiment.dataset
-    granted: dict[str, Any] = {name: _FACTS[name](experiment, truth) for name in experiment.scenario.adversary.knows}
+    names = [name for name in experiment.scenario.adversary.knows if not (of_model and name in ABOUT_UPDATES)]
+    granted: dict[str, Any] = {name: _FACTS[name](experiment, truth) for name in names}
     return Knowledge(
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,

@@ -11,9 +11,12 @@ from attacks import (
     Observation,
     Reconstruction,
     View,
+    available,
+    infer,
     reconstruct_many,
     reconstructions,
 )
+from attacks.inference import InferenceSanity
 from attacks.view import Update
 from fedsim.adversary import knowledge_for
 from fedsim.experiment import Experiment
@@ -54,6 +57,8 @@ def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[
     planned, adversary = [], experiment.scenario.adversary
     aim = adversary.victim if adversary.plant is not None and adversary.plant.one_victim else None
     for attack in attacks:
+        if attack.name not in reconstructions():
+            continue
         for round in attack.rounds:
             whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
             planned.append(_job(experiment, view, attack, round, whom))
@@ -143,11 +148,13 @@ def perform(job: Job) -> Claims:
 @functools.cache
 def prove(name: str) -> bool | None:
     """Run the attack on the small case that it must win, once in a process; None for an attack that has none."""
-    make = reconstructions()[name].sanity
+    make = available()[name].sanity
     if make is None:
         return None
     case = make()
     try:
+        if isinstance(case, InferenceSanity):
+            return case.won(infer(name, case.source, case.knowledge, targets=case.targets, budget=case.budget))
         claim = reconstruct_many(name, [(case.observation, case.knowledge, 0)], budget=case.budget)[0]
     except Exception:  # whatever it breaks on, it did not win
         return False

@@ -18,9 +18,12 @@ from fedsim.experiment import Experiment
 from fedsim.federation import Training, TrainingFailed, federate, recording
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
+from fedsim.inferred import inference_outcome
 from fedsim.outcome import attack_outcome, baseline_pictures
 from fedsim.planting import first_models
 from fedsim.protection import protection
+from fedsim.questions import Answer, Asked, Question, answer, questions
+from fedsim.released import releases
 from fedsim.report.progress import Progress
 from fedsim.residue import residue
 from fedsim.scenario import Attack, Cell
@@ -120,29 +123,37 @@ def attack_cells(
 
     ``extra`` attacks take the place of the scenario's, and join what the cells already hold.
     """
-    planned: list[tuple[int, Job]] = []
+    planned: list[tuple[int, Job | Asked]] = []
     for index, (cell, experiment) in enumerate(todo):
         place = folder.cell(cell.digest)
         if read_json(place / "measured.json")["cause"] is None:
             view = load_view(place, experiment.initial_model())
-            planned += [(index, job) for job in jobs(experiment, view, extra or cell.scenario.attacks)]
+            attacks = extra or cell.scenario.attacks
+            planned += [(index, job) for job in jobs(experiment, view, attacks)]
+            planned += [(index, asked) for asked in questions(experiment, view, load_training(place), attacks)]
         else:
             store_cell(folder, cell, experiment, [], truth=truth, join=extra is not None)
-    proven = prove_all({job.attack for _, job in planned}, machine, progress)
+    tasks = [work.question if isinstance(work, Asked) else work for _, work in planned]
+    proven = prove_all({task.attack for task in tasks}, machine, progress)
     progress.stage("attacking", len(planned))
     waiting = Counter(index for index, _ in planned)
-    done: dict[int, Claims] = {}
+    done: dict[int, Claims | Answer] = {}
 
-    def on_done(position: int, claims: Claims) -> None:
-        index, job = planned[position]
-        done[position] = replace(claims, sanity=proven[job.attack])
+    def on_done(position: int, claims: Claims | Answer) -> None:
+        index, task = planned[position][0], tasks[position]
+        done[position] = replace(claims, sanity=proven[task.attack])
         waiting[index] -= 1
-        progress.advance(text=f"{job.attack}, round {job.round}")
+        progress.advance(text=f"{task.attack}, round {task.round}")
         if not waiting[index]:
-            mine = [(job, done.pop(p)) for p, (i, job) in enumerate(planned) if i == index]
+            mine = [(work, done.pop(p)) for p, (i, work) in enumerate(planned) if i == index]
             store_cell(folder, *todo[index], mine, truth=truth, join=extra is not None)
 
-    map_tasks(machine.engine, perform, [job for _, job in planned], address=machine.address, on_done=on_done)
+    map_tasks(machine.engine, attacked_by, tasks, address=machine.address, on_done=on_done)
+
+
+def attacked_by(task: Job | Question) -> Claims | Answer:
+    """Run one attack of either kind."""
+    return answer(task) if isinstance(task, Question) else perform(task)
 
 
 def prove_all(names: set[str], machine: Machine, progress: Progress) -> dict[str, bool | None]:
@@ -163,7 +174,7 @@ def store_cell(
     folder: RunFolder,
     cell: Cell,
     experiment: Experiment,
-    attacked: Sequence[tuple[Job, Claims]],
+    attacked: Sequence[tuple[Job | Asked, Claims | Answer]],
     *,
     truth: bool,
     join: bool = False,
@@ -176,25 +187,33 @@ def store_cell(
     cause, training = read_json(place / "measured.json")["cause"], load_training(place)
     view = load_view(place, experiment.initial_model())
     pictures: dict[str, Tensor] = baseline_pictures(experiment, cell)
-    outcomes = []
-    for job, claims in attacked:
+    outcomes, inferred = [], []
+    rebuilt = [(work, claims) for work, claims in attacked if isinstance(work, Job) and isinstance(claims, Claims)]
+    for job, claims in rebuilt:
         outcome, shown = attack_outcome(experiment, cell, job, claims)
         outcomes.append(outcome)
         pictures.update(shown)
+    for work, said in attacked:
+        if isinstance(work, Asked) and isinstance(said, Answer):
+            stem = f"{cell.digest}/{work.question.attack}/{work.question.round}"
+            entry, shown = inference_outcome(work, said, stem)
+            inferred.append(entry)
+            pictures.update(shown)
     if not truth:
         for outcome in outcomes:
             for victim in outcome["victims"]:
                 victim.get("rows", {}).pop("truth", None)
-    held: list[Any] = []
+    held: dict[str, list[Any]] = {"attacks": [], "inferences": []}
     if join:
-        fresh = {(outcome["name"], outcome["round"]) for outcome in outcomes}
+        fresh = {(outcome["name"], outcome["round"]) for outcome in [*outcomes, *inferred]}
         if (place / "cell.json").exists():
-            held = [o for o in read_json(place / "cell.json")["attacks"] if (o["name"], o["round"]) not in fresh]
+            before = read_json(place / "cell.json")
+            held = {kind: [o for o in before[kind] if (o["name"], o["round"]) not in fresh] for kind in held}
         pictures = load_tensors(place / "truth.safetensors") | load_tensors(place / "pictures.safetensors") | pictures
         tensors = load_tensors(place / "claims.safetensors")
     else:
         tensors = {}
-    save_tensors(place / "claims.safetensors", tensors | claimed(attacked))
+    save_tensors(place / "claims.safetensors", tensors | claimed(rebuilt))
     truths = {key: tensor for key, tensor in pictures.items() if key.endswith("/truth")}
     save_tensors(place / "pictures.safetensors", {key: t for key, t in pictures.items() if key not in truths})
     if truth:
@@ -216,7 +235,9 @@ def store_cell(
             "side_channels": side_channels(view),
             "cost": {**bytes_on_the_wire(view), "parameters": parameters_of(experiment)},
             "protection": protection(cell.scenario),
-            "attacks": held + outcomes,
+            "attacks": held["attacks"] + outcomes,
+            "inferences": held["inferences"] + inferred,
+            "releases": releases(experiment, training),
         },
     )
 
@@ -225,10 +246,10 @@ def claimed(attacked: Sequence[tuple[Job, Claims]]) -> dict[str, Tensor]:
     """What each attack claimed, by name, so that it can be looked at, or scored again, without attacking again."""
     tensors: dict[str, Tensor] = {}
     for job, claims in attacked:
-        for client, answer in zip(job.clients, claims.answers, strict=False):
-            if isinstance(answer, NotApplicable):
+        for client, claim in zip(job.clients, claims.answers, strict=False):
+            if isinstance(claim, NotApplicable):
                 continue
             stem = f"{job.attack}/{job.round}/{client}"
-            parts = {"inputs": answer.inputs, "labels": answer.labels, "objective": answer.objective}
+            parts = {"inputs": claim.inputs, "labels": claim.labels, "objective": claim.objective}
             tensors |= {f"{stem}/{name}": tensor.detach().cpu() for name, tensor in parts.items() if tensor is not None}
     return tensors

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fedsim.adversary import in_words
+from fedsim.inferred import summarise_inferences
 from fedsim.outcome import summarise
 from fedsim.report import write_report
 from fedsim.scenario import Scenario
@@ -44,6 +45,7 @@ def gather(folder: RunFolder, scenario: Scenario, environment: Mapping[str, Any]
         "axes": {axis: list(labels) for axis, labels in (scenario.compare or {}).items()},
         "cells": cells,
         "summary": as_json(summarise(scenario, cells)),
+        "inference_summary": as_json(summarise_inferences(cells)),
         "evidence": evidence,
         "timings": timings,
         "environment": dict(environment),

@@ -135,5 +135,6 @@ def _keep(folder: RunFolder, cell: Cell, finished: Finished) -> None:
 def failed_cell(cell: Cell, cause: str) -> dict[str, Any]:
     """The entry of a cell that gave no results."""
     nothing: dict[str, Any] = {"training": [], "privacy": None, "side_channels": [], "cost": {}, "attacks": []}
+    nothing |= {"inferences": [], "releases": []}
     named = {"labels": dict(cell.labels), "seed": cell.seed, "digest": cell.digest, "modality": None, "data": ""}
     return {**named, "status": "failed", "cause": cause, **nothing}

@@ -46,6 +46,8 @@ class Truth:
     labels: Tensor
     steps: int
     owners: tuple[tuple[int, int], ...] = ()
+    member_rate: float | None = None
+    """Where it is asked who was trained on: the share of the candidates that were."""
 
 
 def truth_of(experiment: Experiment, round: int, *clients: int, earlier: tuple[int, ...] = ()) -> Truth:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fedsim.report import apart, assurance, crafted, measured, protocols, sections
+from fedsim.report import apart, assurance, crafted, measured, protocols, sections, shipped
 from fedsim.report.blocks import Section, render
 from fedsim.report.page import PAGE
 from fedsim.report.reading import Results
@@ -21,6 +21,7 @@ SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     sections.who_sees_what,
     sections.gallery,
     measured.leakage,
+    shipped.shipped,
     crafted.detection,
     measured.utility,
     assurance.privacy,

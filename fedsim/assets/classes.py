@@ -1,0 +1,54 @@
+"""What the classes look like, and the very inputs behind features that the deployment hands out."""
+
+from collections.abc import Sequence
+
+from attacks import Claim, Knowledge, Targets
+from fedsim.assets.case import Asset, Case, Figure, Key, Scored, share
+from fedsim.evaluator import inversion_figures
+from fedsim.held import joined, used
+from fedsim.judge import judge_of
+
+
+def _ask(case: Case) -> tuple[tuple[Targets, ...], Key]:
+    """Every class that clients hold, ``targets`` times each."""
+    assert case.model is not None
+    held = joined(used(case.experiment, case.history, range(1, max(case.rounds) + 1)), case.experiment.test_data())
+    labels = held[1].unique().repeat(case.attack.targets or 1)
+    return (Targets(labels=labels),), {"labels": labels}
+
+
+def _score(case: Case, know: Knowledge, key: Key, claims: Sequence[Claim]) -> Scored:
+    """Judged by a model that the attacked one has nothing to do with; raises TaskError where there is none."""
+    experiment, labels = case.experiment, key["labels"]
+    assert case.model is not None
+    claim = claims[0].inputs
+    assert claim is not None
+    judge = judge_of(experiment)
+    private = joined(used(experiment, case.history, range(1, max(case.rounds) + 1)), experiment.test_data())
+    found = inversion_figures(judge, case.model, claim, labels, private=private, public=know.public)
+    baseline = found["baseline"]
+    guess, name = baseline["chance"], "chance"
+    if baseline.get("public_pick", 0.0) > guess:
+        guess, name = baseline["public_pick"], "the public example that the model is surest of"
+    figures = {
+        "judged": share(judge.judged(claim, labels), guess, name),
+        "convinced": _bare(found["convinced"], baseline["chance"], "chance"),
+        "feature distance": _bare(
+            found["feature_distance"], baseline.get("public_pick_feature_distance"), "the public example"
+        ),
+        "judge's accuracy": _bare(judge.accuracy, baseline["chance"], "chance"),
+    }
+    if experiment.dataset.modality != "image":
+        return Scored(figures)
+    pictures = {}
+    for label in labels.unique().tolist():
+        pictures[f"{label}/claim"] = claim[(labels == label).nonzero()[0, 0]]
+        pictures[f"{label}/truth"] = private[0][private[1] == label].mean(0)
+    return Scored(figures, pictures)
+
+
+def _bare(value: float, guess: float | None, name: str) -> Figure:
+    return {"value": value, "low": None, "high": None, "guess": guess, "guess_name": name if guess is not None else ""}
+
+
+CLASSES = Asset("classes", "judged", _ask, _score)
