@@ -124,4 +124,5 @@ def in_words(scenario: Scenario) -> list[str]:
         "It does not see any other client's memory, any random seed, or which examples a client used."
         if colluders
         else "It does not see any client's memory, any random seed, or which examples a client used.",
+        *([scenario.deployment.describe()] if scenario.released_rounds else []),
     ]

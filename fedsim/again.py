@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attacks import reconstructions
+from attacks import available
+from fedsim.battery import on_model
 from fedsim.cells import Engine, Machine, attack_cells, preflight
 from fedsim.names import nearest
 from fedsim.publish import environment, gather, publish
 from fedsim.report.progress import Progress
 from fedsim.run import Result
-from fedsim.scenario import Attack, AttackBudget
+from fedsim.scenario import Attack, AttackBudget, Scenario
 from fedsim.search_path import add_folders
 from fedsim.store import RunFolder, StoreError, exclusive, read_json
 
@@ -29,13 +30,18 @@ def attack_again(
 ) -> Result:
     """Run ``attack`` on the views that a run folder holds, and publish its results with it.
 
-    Rounds and victims default to those that the scenario attacked: views hold the arrays of no other rounds.
+    Rounds and victims default to those that the scenario attacked: of other rounds a run keeps neither arrays nor model.
     """
     path = Path(folder)
     scenario = RunFolder.scenario_of(path)
-    if attack not in reconstructions():
-        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, reconstructions())}")
-    held = sorted({round for planned in scenario.attacks for round in planned.rounds})
+    if attack not in available():
+        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, available())}")
+    held = sorted(scenario.released_rounds if on_model(attack) else _viewed(scenario))
+    if not held:
+        raise StoreError(
+            f"attack = {attack!r}: the run kept {'no model' if on_model(attack) else 'no round'} to attack; name such "
+            "an attack in the scenario and run again"
+        )
     chosen = sorted(set(rounds)) if rounds else held
     if missing := [round for round in chosen if round not in held]:
         raise StoreError(f"round = {missing}: the views hold rounds {held} only; attack those or run again")
@@ -63,6 +69,10 @@ def attack_again(
             results = gather(run_folder, scenario, environment(engine, typed))
             publish(run_folder, results)
     return Result(path, results)
+
+
+def _viewed(scenario: Scenario) -> set[int]:
+    return {round for planned in scenario.attacks if not on_model(planned.name) for round in planned.rounds}
 
 
 def _typed_before(path: Path) -> list[str]:

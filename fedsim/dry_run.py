@@ -6,19 +6,23 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from attacks import Budget, Observation, reconstructions
+from attacks import Budget, Observation, inferences, reconstructions
 from attacks.losses import LOSSES
 from fedsim.adversary import in_words, knowledge_for, rung
 from fedsim.assess import Job, perform
+from fedsim.assets import asset_of
+from fedsim.battery import on_model
 from fedsim.cells import Engine, preflight
 from fedsim.client import batches, local_update, plain_gradient
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
+from fedsim.inferred import TOLD
 from fedsim.planting import first_models
 from fedsim.report.progress import Progress
 from fedsim.scenario import Attack, Cell, Scenario
 from fedsim.truth import Truth, Victim
 from fedsim.wire_forecast import wire_of
+from fedsim.words import listed
 
 ACTOR_MEBIBYTES = 450
 """Resident memory of one Ray actor with torch imported, measured."""
@@ -94,10 +98,24 @@ def _threat_models(cells: Sequence[Cell]) -> list[str]:
 
 
 def _attack_line(experiment: Experiment, attack: Attack, count: int) -> str:
+    if attack.name in inferences():
+        return _inference_line(experiment, attack)
     seconds, stopped = _seconds_on_one_victim(experiment, attack)
     where = rung(experiment.scenario, attack.rounds[0]) if reconstructions()[attack.name].needs.update else "L0"
     bound = "at least" if stopped else "about"
     return f"  {attack.name}: {count} victims, rung {where}, {bound} {count * seconds:.0f} s on one core"
+
+
+def _inference_line(experiment: Experiment, attack: Attack) -> str:
+    """What an inference is about and from where; how long it takes hangs on the trained model, so it is not timed."""
+    deployment, asset = experiment.scenario.deployment, asset_of(attack.name)
+    rounds = listed([str(round) for round in attack.rounds])
+    about = TOLD[asset.name] if asset else "nothing that a scenario asks"
+    if not on_model(attack.name):
+        return f"  {attack.name}: {about}, from the updates of rounds {rounds} together; not timed"
+    budget = "" if deployment.query_budget is None else f", {deployment.query_budget:,} queries at most"
+    after = f"the model after round {rounds}"
+    return f"  {attack.name}: {about}, from {after} ({deployment.access.replace('_', ' ')}{budget}); not timed"
 
 
 def _view_bytes(scenario: Scenario, up: int, down: int) -> int:
