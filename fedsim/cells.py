@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
+from fedsim.audited import audited
 from fedsim.costs import costs_of, parameters_of
 from fedsim.detection import Detections
 from fedsim.encryption import deploy, require_installed
@@ -104,10 +105,14 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     kept = training or Training(tuple(history), {})
     with one_thread():
         costs = costs_of(experiment, kept, log, bytes_on_the_wire(view)) if training else {}
+    with one_thread():
+        audit = audited(experiment, kept.history) if training else None
+    if audit and audit.exceeded:
+        cause = str(audit.exceeded)
     shown = residue(cell.scenario, kept.history, log.bare())
     protocol = {**kept.protocol, **({"what_sums_give_away": shown} if shown else {})}
     found = measured(cause, view, log, timings, protocol, costs)
-    save_training(place, experiment, kept, view, {**found, "detection": detections.rows})
+    save_training(place, experiment, kept, view, {**found, "detection": detections.rows, "audit": audit and audit.as_dict()})
 
 
 def attack_cells(
@@ -231,6 +236,7 @@ def store_cell(
             "data": experiment.dataset.note,
             "training": list(training.history),
             "privacy": given.as_dict() if given else None,
+            "audit": read_json(place / "measured.json").get("audit"),
             "detection": read_json(place / "measured.json").get("detection", []),
             "side_channels": side_channels(view),
             "cost": {**bytes_on_the_wire(view), "parameters": parameters_of(experiment)},

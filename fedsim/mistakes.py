@@ -19,6 +19,7 @@ def mendable(error: BaseException) -> list[str]:
     # Late, so that this module can be there before these imports, which take seconds.
     from pydantic import ValidationError
 
+    from fedsim.audit import ClaimExceeded
     from fedsim.grids import GridError
     from fedsim.part import Part
     from fedsim.policy import PolicyError
@@ -29,7 +30,7 @@ def mendable(error: BaseException) -> list[str]:
 
     if isinstance(error, ValidationError):
         return explain(error) if error.title in {part.__name__ for part in Part.__subclasses__()} else []
-    if isinstance(error, ScriptError | StoreError | TaskError | GridError | PolicyError):
+    if isinstance(error, ScriptError | StoreError | TaskError | GridError | PolicyError | ClaimExceeded):
         return [" ".join(str(error).split())]
     return []
 

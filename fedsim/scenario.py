@@ -208,6 +208,8 @@ class Scenario(Part):
     protocol: tuple[Defence, ...] = ()
     adversary: Adversary = Adversary()
     deployment: Deployment = Deployment()
+    audit: bool | None = None
+    """Whether canaries measure the epsilon that client DP claims; None does so where it takes seconds."""
     attacks: tuple[Attack, ...] = Field((Attack(name="analytic"),), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     compare: Annotated[dict[str, dict[str, Any]] | None, AfterValidator(frozen)] = None

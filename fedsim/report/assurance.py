@@ -6,6 +6,7 @@ from typing import Any
 
 from attacks import available
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
+from fedsim.report.canaries import canary_blocks
 from fedsim.report.crowd import UNMEASURED, crowd_measured
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
@@ -78,6 +79,7 @@ def privacy(context: Context) -> Section:
         for protocol, statement in found.items()
         if statement.get("observers")
     ]
+    blocks += canary_blocks(context)
     if without:
         blocks.append(Prose(f"No epsilon holds for {listed(without)}.", "note"))
     return Section("epsilon", "Differential privacy", blocks)
