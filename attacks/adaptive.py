@@ -17,8 +17,16 @@ from attacks.optimise import match
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, NotApplicable, Observation, Reconstruction
 
+_NOTHING = 1e-6
+"""What is smaller than this share of the largest value was dropped: encryption's error makes zeros inexact."""
 _SPARSE = 0.5
 """An update with more exact zeros than this share was made sparse; dead units alone rarely make so many."""
+
+
+def legible(update: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The update with zeros for what is next to nothing."""
+    largest = max(float(tensor.detach().abs().max()) for tensor in update.values())
+    return {name: torch.where(tensor.abs() > _NOTHING * largest, tensor, 0.0) for name, tensor in update.items()}
 
 
 def shown(update: Mapping[str, Tensor]) -> tuple[str, Distance]:
@@ -55,9 +63,10 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
     """Inverting gradients with the objective that suits each update; the notes say which defence it took it for."""
     answers: list[Reconstruction | NotApplicable] = []
     for case in cases:
-        defence, distance = shown(case.observation.update)
+        seen = dataclasses.replace(case.observation, update=legible(case.observation.update))
+        defence, distance = shown(seen.update)
         recipe = dataclasses.replace(RECIPE, matching=dataclasses.replace(RECIPE.matching, distance=distance))
-        claim = match([case], recipe, budget)[0]
+        claim = match([dataclasses.replace(case, observations=(seen,))], recipe, budget)[0]
         if isinstance(claim, Reconstruction):
             claim = dataclasses.replace(claim, notes=(*claim.notes, f"the update shows {defence}"))
         answers.append(claim)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attacks import Budget, Knowledge, Observation, available, reconstruct
-from attacks.adaptive import shown
+from attacks.adaptive import legible, shown
 from attacks.metrics import psnr
 from attacks.objectives import cosine, kept_cosine, wrong_signs
 from tests.attacks.conftest import gradient, mlp, pick
@@ -25,6 +25,15 @@ def test_tells_defences_by_the_values(digits):
     assert shown({name: t.sign() for name, t in update.items()})[1] is wrong_signs
     assert shown(top(update, 0.1))[1] is kept_cosine
     assert shown({"w": torch.arange(1.0, 9.0)})[1] is cosine
+
+
+def test_what_encryption_adds_to_a_zero_does_not_hide_that_it_was_dropped(digits):
+    x, y, _ = pick(digits, 0, 4)
+    kept = top(gradient(mlp(0), x, y), 0.1)
+    draw = torch.Generator().manual_seed(0)
+    opened = {name: t + 1e-9 * torch.randn(t.shape, generator=draw) for name, t in kept.items()}
+    assert shown(opened)[1] is cosine
+    assert shown(legible(opened))[1] is kept_cosine
 
 
 @pytest.mark.parametrize(("distance", "made"), [(kept_cosine, lambda t: t * (t.abs() > 1)), (wrong_signs, torch.sign)])

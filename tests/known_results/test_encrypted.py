@@ -6,7 +6,9 @@ import statistics
 from dataclasses import replace
 
 import pytest
+import torch
 
+from attacks import NotApplicable, reconstructions
 from attacks.metrics import PSNR_CAP
 from fedsim import Adversary, Attack, AttackBudget, Federation, Homomorphic, Scenario, SecureAggregation
 from fedsim.assess import jobs, perform
@@ -20,14 +22,15 @@ SEEDS = range(10)
 CLIP, BITS = 4.0, 16
 
 
-def made(seed, *protocol, clients=3, attack="analytic", **fields):
+def made(seed, *protocol, clients=3, attacks=("analytic",), **fields):
+    budget, local = fields.pop("budget", AttackBudget()), fields.pop("local", {})
     return Experiment(
         Scenario(
             name="x",
             task={"dataset": "digits", "model": "mlp"},
-            federation=Federation(clients=clients, batch_size=1, weighted=False),
+            federation=Federation(clients=clients, batch_size=1, weighted=False, **local),
             protocol=protocol,
-            attacks=(Attack(name=attack, budget=fields.pop("budget", AttackBudget())),),
+            attacks=tuple(Attack(name=name, budget=budget) for name in attacks),
             seeds=(seed,),
             **fields,
         )
@@ -57,16 +60,21 @@ def on_sums(*protocol):
     return found
 
 
+def unrounded(job, seed, dtype=torch.float64, **fields):
+    """``job`` on the exact sum of the plain updates: ideal secure aggregation that does not round."""
+    ((seen,), know, number) = job.victims[0]
+    plain = Run(made(seed, **fields)).view.updates
+    exact = {name: sum(update.arrays[name].double() for update in plain).to(dtype) for name in plain[0].arrays}
+    return replace(job, victims=(((replace(seen, update=exact),), know, number),))
+
+
 def on_exact_sums():
     """The same of the exact sum of the plain updates: ideal secure aggregation that does not round."""
     found = []
     for seed in SEEDS:
         experiment = made(seed, Homomorphic(keys="trusted_decryptor"))
         (job,) = jobs(experiment, Run(experiment).view, experiment.scenario.attacks)
-        plain = Run(made(seed)).view.updates
-        exact = {name: sum(update.arrays[name].double() for update in plain) for name in plain[0].arrays}
-        ((seen,), know, number) = job.victims[0]
-        found += figures(experiment, replace(job, victims=(((replace(seen, update=exact),), know, number),)))
+        found += figures(experiment, unrounded(job, seed))
     return found
 
 
@@ -104,7 +112,7 @@ def on_clear_parts(part, keys):
         experiment = made(
             seed,
             Homomorphic(keys=keys, encrypted_fraction=part),
-            attack="inverting_gradients",
+            attacks=("inverting_gradients",),
             budget=AttackBudget(iterations=300, restarts=1),
             adversary=Adversary(knows=("batch_size", "labels", "value_range")),
         )
@@ -140,3 +148,55 @@ def test_the_server_and_one_client_get_what_no_protection_gives():
     bar = f"as without protection, up to {CEILING:g} dB"
     row("the same, CKKS under clients_share_key, server and one client", coalition, bar)
     assert visible(coalition) == visible(plain) == [CEILING] * len(plain)
+
+
+EVERY = {
+    "attacks": tuple(name for name, attack in reconstructions().items() if attack.needs.update),
+    "budget": AttackBudget(iterations=20, restarts=1),
+}
+LOCAL = {"gradients": {}, "deltas": {"algorithm": "fedavg", "local_steps": 2}}
+
+
+def answers(experiment, planned):
+    """By attack: what it lacks, else its figures up to where pictures no longer differ, else its labels."""
+    found = {}
+    for job in planned:
+        (claim,) = perform(job).answers
+        if isinstance(claim, NotApplicable):
+            found[job.attack] = claim.missing
+        elif claim.inputs is None or not len(claim.inputs):
+            found[job.attack] = None if claim.labels is None else sorted(claim.labels.tolist())
+        else:
+            found[job.attack] = visible(figures(experiment, job))
+    return found
+
+
+def differing(one, other):
+    """Attacks whose answers are not the same, within a twentieth of a decibel."""
+    assert one.keys() == other.keys()
+    return {
+        name: (mine, other[name])
+        for name, mine in one.items()
+        if mine != (pytest.approx(other[name], abs=0.05) if isinstance(mine, list) else other[name])
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("updates", LOCAL)
+def test_every_attack_gets_from_the_server_and_one_client_what_no_protection_gives(updates):
+    found = []
+    for protocol, colluders in (((), 0), ((Homomorphic(),), 1)):
+        experiment = made(0, *protocol, adversary=Adversary(colluders=colluders), local=LOCAL[updates], **EVERY)
+        found.append(answers(experiment, jobs(experiment, Run(experiment).view, experiment.scenario.attacks)))
+    assert not differing(*found)
+    assert {"analytic", "dlg", "idlg", "inverting_gradients", "fedavg_inversion", "label_counts"} <= set(found[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("updates", LOCAL)
+def test_every_attack_gets_from_the_decrypted_sum_what_the_exact_sum_gives(updates):
+    fields = {"local": LOCAL[updates], **EVERY}
+    experiment = made(0, Homomorphic(keys="trusted_decryptor"), **fields)
+    planned = jobs(experiment, Run(experiment).view, experiment.scenario.attacks)
+    exact = [unrounded(job, 0, torch.float32, **fields) for job in planned]
+    assert not differing(answers(experiment, planned), answers(experiment, exact))
