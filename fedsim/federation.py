@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crypto.entropy import Entropy
 from crypto.he import HEError
 from fedsim.client import carried_buffers, trainable, update_kind
 from fedsim.encryption import encryption_of, model_held, protocol_evidence
@@ -30,7 +31,7 @@ from strategies.ideal import IdealAggregation
 from strategies.opened import Opened
 from strategies.recorder import RecordingGrid
 from strategies.secagg_server import enrol
-from strategies.secure_aggregation import SecureAggregation
+from strategies.secure_aggregation import FLOWER, SecureAggregation
 from strategies.stack import Stack
 
 DIVERGED = 1e3
@@ -136,8 +137,10 @@ def strategy_for(
         "step_size": -rate * federation.learning_rate if gradients else rate,
         "weighted": federation.weighted,
     }
-    hidden = {"parameters": list(trainable(model)), "buffers": carried_buffers(model)}
+    hidden: dict[str, Any] = {"parameters": list(trainable(model)), "buffers": carried_buffers(model)}
     if aggregation := aggregation_of(scenario):
+        if aggregation.profile != FLOWER:
+            hidden["ring_of"] = ring_of(seed)
         return server_of(scenario, aggregation, muting(experiment), **hidden, **common)
     if encryption := encryption_of(scenario):
         if deployment is None:
@@ -164,10 +167,28 @@ def recording(grid: Grid, scenario: Scenario, nodes: Mapping[int, int]) -> Recor
     if any(isinstance(defence, ClientChecks) and defence.consistency for defence in scenario.protocol):
         grid = BulletinBoard(grid, clients)
     return RecordingGrid(
-        IdealAggregation(grid) if aggregation is not None and aggregation.mode == "ideal" else grid,
+        _with_adder(grid, scenario),
         partition_of=clients.__getitem__,
         keep=_kept(scenario).__contains__,
     )
+
+
+def _with_adder(grid: Grid, scenario: Scenario) -> Grid:
+    aggregation = aggregation_of(scenario)
+    if aggregation is None or aggregation.mode != "ideal":
+        return grid
+    return IdealAggregation(grid, aggregation.safeguards, ring_of(scenario.seeds[0]))
+
+
+def ring_of(seed: int) -> Callable[[int], Entropy]:
+    """Draws a round's masking graph, which the server may know but the scenario must repeat: it decides, with
+    drop-outs, whether a sum opens."""
+
+    def of_round(round: int) -> Entropy:
+        generator = torch_generator(seed, "round", round, "masking graph")
+        return lambda count: bytes(torch.randint(256, (count,), generator=generator).tolist())
+
+    return of_round
 
 
 def _kept(scenario: Scenario) -> Collection[int]:

@@ -84,6 +84,7 @@ class LyingMean(SecureFederatedMean):
             cohort.index(self.victim),
             earlier=heard.server if heard else None,
             model_hash=exchange.model_hash,
+            ring=self.ring_of(exchange.record.round),
         )
         server.allies = [place for place, client in enumerate(cohort) if client in self.colluders]
         return server

@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
-from crypto.errors import BadUpdate, PolicyViolation, SecAggError, UnknownClient
+from crypto.errors import BadUpdate, InfeasibleParameters, PolicyViolation, SecAggError, UnknownClient
 from crypto.keys import KEY_BYTES, SigningKey
 from crypto.secagg import STAGES, Client, Identity, Terms
 from crypto.secagg.lying import Accomplice, Confided
@@ -34,6 +34,15 @@ REFUSED = 1002
 """Error code of a client that ended the protocol; the reason names the error, the client and the stage."""
 SECRETS = "secure_aggregation"
 """The record of ``Context.state`` that holds a client's keys and shares."""
+
+
+LEAVES = "leaves"
+"""The record of an answer to the trusted adder whose sender falls silent later in the round: from which stage on."""
+
+
+def left_at(stage: str) -> str:
+    """The reason of a reply that stands for a client which is silent from ``stage`` on."""
+    return f"dropped out at {stage}"
 
 
 def bound_hash(model: bytes, cohort: Sequence[int]) -> bytes:
@@ -90,7 +99,7 @@ class SecureAggregationClient:
             return refused
         left = self.leaves_at(message, context)
         if left is not None and STAGES.index(stage) >= STAGES.index(left):
-            return Message(Error(DROPPED_OUT, f"dropped out at {left}"), reply_to=message)
+            return Message(Error(DROPPED_OUT, left_at(left)), reply_to=message)
         try:
             if stage == "masked":
                 return self._masked(message, context)
@@ -107,7 +116,7 @@ class SecureAggregationClient:
             return refused
         left = self.leaves_at(message, context)
         if left is not None and STAGES.index(left) <= STAGES.index("masked"):
-            return Message(Error(DROPPED_OUT, f"dropped out at {left}"), reply_to=message)
+            return Message(Error(DROPPED_OUT, left_at(left)), reply_to=message)
         defence, index = self.defence(context), cast(int, message.content.config_records["protocol"]["index"])
         terms = Terms.decode(_spoken(message), client=index, stage="advertise")
         try:
@@ -117,6 +126,8 @@ class SecureAggregationClient:
         except ValueError as problem:
             return _refusal(BadUpdate(_own(context), "masked", str(problem)), message)
         answer = _hidden(ENCODED, words.tobytes(), message)
+        if left is not None:
+            answer.content[LEAVES] = ConfigRecord({"stage": left})
         if self.colludes(context):
             answer.content[HANDED] = handed(Confided(words, {}, {}))
         return answer
@@ -141,7 +152,11 @@ class SecureAggregationClient:
         identity = pickle.loads(cast(bytes, held["identity"]))
         directory = {index: known[client] for index, client in enumerate(cohort) if client in known}
         kind = Accomplice if self.colludes(context) else Client
-        client = kind(cohort.index(own), self.defence(context).safeguards, replace(identity, directory=directory))
+        try:
+            demands = self.defence(context).demands(len(cohort))
+        except InfeasibleParameters as problem:
+            raise PolicyViolation(own, "advertise", str(problem)) from None
+        client = kind(cohort.index(own), demands, replace(identity, directory=directory))
         model = cast(str, config["model"]).encode()
         with timed(context, message, "advertise"), _numbered(cohort):
             spoken = client.advertise(_spoken(message), bound_hash(model, cohort))

@@ -1,7 +1,7 @@
 """Secure aggregation's server half as a Flower strategy: a round is the protocol's stages, each one exchange."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crypto.entropy import Entropy
 from crypto.errors import MalformedMessage, SecAggError, TooFewClients
 from crypto.secagg import Server, Terms
 from crypto.secagg.lying import Confided
@@ -20,7 +21,7 @@ from strategies.he_layout import Layout
 from strategies.ideal import SUM
 from strategies.opened import Opened
 from strategies.sample import sampled
-from strategies.secagg_client import bound_hash
+from strategies.secagg_client import LEAVES, bound_hash
 from strategies.secure_aggregation import SecureAggregation
 from strategies.wire import digest
 
@@ -50,11 +51,20 @@ class SecureFederatedMean(FederatedMean):
     """``FederatedMean`` that learns the cohort's sum alone. ``opened`` collects the sums, round by round.
 
     Where clients collude it collects, beside the sum, what is left of it without theirs. ``parameters`` names the
-    entries of the model that updates are about, ``buffers`` the statistics that travel hidden with them.
+    entries of the model that updates are about, ``buffers`` the statistics that travel hidden with them. ``ring_of``
+    draws a round's masking graph: with drop-outs it decides whether a sum opens.
     """
 
-    def __init__(self, *, parameters: Sequence[str], buffers: Sequence[str] = (), **federated: Any) -> None:
+    def __init__(
+        self,
+        *,
+        parameters: Sequence[str],
+        buffers: Sequence[str] = (),
+        ring_of: Callable[[int], Entropy] = lambda round: os.urandom,
+        **federated: Any,
+    ) -> None:
         super().__init__(**federated)
+        self.ring_of = ring_of
         self.layout = Layout(tuple(parameters), tuple(buffers))
         self.defence = next(d for d in self.stack.defences if isinstance(d, SecureAggregation))
         self._session = os.urandom(16)
@@ -90,7 +100,8 @@ class SecureFederatedMean(FederatedMean):
         if self.defence.mode == "ideal":
             summed, weight, survivors = exchange.ideal(terms)
         else:
-            server = Server(terms, self.defence.safeguards, exchange.model_hash)
+            ring = self.ring_of(exchange.record.round)
+            server = Server(terms, self.defence.safeguards, exchange.model_hash, ring=ring)
             exchange.carry(server)
             with self.clock.timed("unmask"):
                 summed, weight = server.result()
@@ -157,9 +168,13 @@ class Exchange:
         survivors = {index for index, _ in asked}
         for index, reply in asked:
             self._listen(index, reply, terms)
+            if LEAVES in reply.content:
+                self.record.dropped.append(self.record.cohort[index])
         if not survivors:
             raise TooFewClients(None, "masked", "no client answered")
         opened = next(reply.content[SUM] for _, reply in asked if SUM in reply.content)
+        if "reason" in opened:
+            raise TooFewClients(None, cast(str, opened["stage"]), cast(str, opened["reason"]))
         words = np.frombuffer(cast(bytes, opened["words"]), terms.encoding.word)
         with self.strategy.clock.timed("aggregate"):
             total, weight = terms.encoding.decode(words, len(survivors))

@@ -4,7 +4,7 @@ Bonawitz et al. (CCS 2017), Bell et al. (CCS 2020); the protocol itself is in ``
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,7 +37,8 @@ class SecureAggregation(Defence):
     neighbours: int | None = None
     """Even degree of the masking graph (Bell et al.); None is the complete graph."""
     threshold: int | None = None
-    """Shares that open a secret; None takes the least that no split view of the survivors can reach twice."""
+    """Shares that open a secret; None takes the least that no split view of the survivors can reach twice, and on a
+    ring at least as many as a client wants in a sum."""
     profile: str = "paper"
     """Which safeguards clients have (``crypto.secagg.profiles``), or ``flower_1_41``: Flower's own SecAgg+."""
     max_weight: int = 1
@@ -119,10 +120,27 @@ class SecureAggregation(Defence):
         """The clients' safeguards, by ``profile``; Flower's own clients have none of ours."""
         return PROFILES[self.profile]
 
+    def demands(self, cohort: int) -> Profile:
+        """The safeguards of a client that was named so many clients, and holds a lying server to what was agreed."""
+        policy = self.safeguards.policy
+        if policy is None or not policy.split_view:
+            return self.safeguards
+        agreed = self.terms(bytes(16), 1, cohort, 1)
+        held = replace(
+            policy, cohort=cohort, min_degree=agreed.degree, min_threshold=agreed.threshold, max_clip=self.clip
+        )
+        return replace(self.safeguards, policy=held)
+
+    def _least_sum(self, cohort: int) -> int:
+        """On a ring, where the threshold is all that a client is sure of: the fewest survivors that it accepts."""
+        if self.profile == FLOWER or self.neighbours is None or self.neighbours >= cohort - 1:
+            return 1
+        return self.safeguards.policy.min_clients if self.safeguards.policy else 1
+
     def terms(self, session: bytes, round: int, cohort: int, dimension: int) -> Terms:
         """The parameters that the server proposes for one round; raises InfeasibleParameters where none fit."""
         degree = cohort - 1 if self.neighbours is None else self.neighbours
-        threshold = self.threshold or find_complete(degree + 1, 0.0, 0.0).threshold
+        threshold = self.threshold or max(find_complete(degree + 1, 0.0, 0.0).threshold, self._least_sum(cohort))
         return Terms(
             session=session,
             round=round,

@@ -78,9 +78,10 @@ class Lie(Server):
         earlier: Lie | None = None,
         model_hash: bytes = b"",
         entropy: Entropy = os.urandom,
+        ring: Entropy | None = None,
     ) -> None:
         """``earlier``: this server's previous round."""
-        super().__init__(self.bend(terms), profile, model_hash, entropy)
+        super().__init__(self.bend(terms), profile, model_hash, entropy, ring)
         self.victim, self.earlier = victim, earlier
         self.allies: Sequence[int] = self.recruits()
         """The clients that collude with this server; by default those that it needs."""

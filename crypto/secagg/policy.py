@@ -18,20 +18,37 @@ class Policy:
     """Fraction of its neighbours that may collude with the server."""
     split_view: bool = True
     """Demand 2t > holders + corrupt, so that no server shows two survivor sets and opens both masks of a client."""
+    cohort: int | None = None
+    """So many clients the server named to this one: the terms must be about them. None where it names none."""
+    min_degree: int = 1
+    min_threshold: int = 1
     max_clip: float = math.inf
     max_dimension: int = 1 << 32
 
     def problems(self, terms: Terms) -> list[str]:
-        """Every way in which ``terms`` fall short: field, value, reason."""
+        """Every way in which ``terms`` fall short: field, value, reason.
+
+        On a ring a client sees of all survivors only those around it, and is sure of a threshold of them alone: the
+        threshold must then be as large as the smallest sum that it accepts.
+        """
         holders = terms.degree + 1
         corrupt = math.floor(self.corrupt * terms.degree)
         least = (holders + corrupt) // 2 + 1 if self.split_view else max(2, corrupt + 1)
+        least = max(least, self.min_threshold, self.min_clients if terms.degree < terms.clients - 1 else 1)
         bits_ok = terms.bits in BITS_ALLOWED
         wraps = bits_ok and terms.clients * terms.max_weight * ((1 << terms.bits) - 1) >= 1 << terms.modulus_bits
         checks = (
             (
                 terms.clients >= self.min_clients,
                 f"clients = {terms.clients}: must be at least {self.min_clients}",
+            ),
+            (
+                self.cohort in (None, terms.clients),
+                f"clients = {terms.clients}: must be the {self.cohort} that the server named",
+            ),
+            (
+                terms.degree >= self.min_degree,
+                f"degree = {terms.degree}: must be at least {self.min_degree}, as agreed",
             ),
             (1 <= terms.degree < terms.clients, f"degree = {terms.degree}: must be from 1 to clients - 1"),
             (

@@ -43,7 +43,7 @@ PROFILES = {
             "Keys are signed, but clients answer any unmask request about any survivor set",
             consistency=False,
             survivor_rules=False,
-            policy=Policy(split_view=False),
+            policy=Policy(min_clients=2, split_view=False),
         ),
         Profile(
             "single_mask", "Pairwise masks only: nothing covers a vector once its key is opened", double_mask=False

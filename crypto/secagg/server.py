@@ -45,8 +45,18 @@ M = TypeVar("M", bound=Message)
 class Server:
     """The honest server. After the last `advance`, `total` is the modular sum over `survivors`."""
 
-    def __init__(self, terms: Terms, profile: Profile, model_hash: bytes = b"", entropy: Entropy = os.urandom) -> None:
-        """``terms`` as every client is to see them, whatever their ``client``; ``model_hash``: of the model sent."""
+    def __init__(
+        self,
+        terms: Terms,
+        profile: Profile,
+        model_hash: bytes = b"",
+        entropy: Entropy = os.urandom,
+        ring: Entropy | None = None,
+    ) -> None:
+        """``terms`` as every client is to see them, whatever their ``client``; ``model_hash``: of the model sent.
+
+        ``ring`` draws the masking graph, which decides what drop-outs cost; None takes ``entropy``.
+        """
         self.terms, self.profile = terms, profile
         self.stage = "advertise"
         self.graph: Graph = {}
@@ -57,7 +67,7 @@ class Server:
         self.unmaskings: dict[int, Unmasking] = {}
         self.total: Words = np.zeros(terms.encoding.length, terms.encoding.word)
         self._context = binding.context(profile, terms, model_hash)
-        self._entropy = entropy
+        self._entropy, self._ring = entropy, ring or entropy
         self._due: set[int] = set(range(terms.clients))
         self._answered: set[int] = set()
         self._stages: dict[str, Stage] = {
@@ -105,7 +115,7 @@ class Server:
         return {client: replace(self.terms, client=client) for client in range(self.terms.clients)}
 
     def neighbourhoods(self) -> Graph:
-        return random_graph(sorted(self.adverts), self.terms.degree, self._entropy)
+        return random_graph(sorted(self.adverts), self.terms.degree, self._ring)
 
     def rosters(self) -> Outbox:
         known = {u: Neighbour(u, a.mask_key, a.share_key, a.signature) for u, a in self.adverts.items()}

@@ -1,7 +1,9 @@
 """What a client checks before it opens a share: the survivor set, and that its neighbours saw the same one.
 
 On the complete graph that is everybody's agreement (Bonawitz et al.); on a k-regular one it is each neighbourhood's,
-and rests, like Bell et al.'s privacy against a semi-malicious server, on a ring that the server did not choose.
+and rests, like Bell et al.'s privacy against a semi-malicious server, on a ring that the server did not choose. A
+server that cuts such a graph apart, by its choice or by dropping a neighbourhood's neighbours, still opens no sum of
+fewer than the threshold: whoever answers for a client is in the same sum, and 2t > holders.
 """
 
 from collections.abc import Collection, Mapping

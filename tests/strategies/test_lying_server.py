@@ -18,7 +18,7 @@ VICTIM = 1
 TOLD = sorted(set(LIES) - set(UNTOLD))
 SETTINGS = {
     "scattered_dropouts": {"threshold": 2},
-    "sybil_ring": {"neighbours": 2, "threshold": 2, "federation": {"clients": 6}, "colluders": 3},
+    "sybil_ring": {"neighbours": 4, "threshold": 3, "federation": {"clients": 7}, "colluders": 4},
     "mask_reuse": {"task": {"model": "mlp"}, "clip": 4.0, "federation": {"rounds": 2}},
 }
 """What a lie needs to leave its victim alone: a threshold at which everybody else can be declared dropped, a ring, a

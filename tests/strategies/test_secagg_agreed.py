@@ -1,11 +1,15 @@
 """A client answers in the way that its own configuration has, whatever the server asks for."""
 
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from crypto.errors import PolicyViolation
 from crypto.keys import SigningKey
+from crypto.secagg import simulate_round
 from fedsim.apps import client_app
 from fedsim.federation import recording
 from fedsim.grids import InlineGrid
@@ -68,3 +72,31 @@ def test_a_server_cannot_put_its_own_keys_into_the_directory_or_make_a_client_fo
     refused(ask(recorder, "query.sa_enrol"), "UnknownClient")
     assert dict(grid.states[0].config_records[SECRETS]) == before
     assert len(pickle.loads(before["directory"])) == CLIENTS
+
+
+@pytest.mark.parametrize(
+    ("bent", "words"),
+    [
+        ({"degree": 2, "threshold": 2}, "degree = 2"),
+        ({"degree": 2, "threshold": 3}, "degree = 2"),
+        ({"threshold": 3}, "threshold = 3"),
+        ({"clip": 3.0}, "clip = 3.0"),
+        ({"clients": 1000, "degree": 999, "threshold": 500}, "clients = 1000"),
+    ],
+)
+def test_a_client_holds_the_server_to_the_parameters_that_were_agreed(bent, words):
+    _, _, recorder = federation_of(threshold=4)
+    offer = replace(SecureAggregation(clip=2.0, threshold=4).terms(bytes(16), 1, CLIENTS, 650), **bent)
+    protocol = ConfigRecord({"message": offer.encode(), "cohort": list(range(CLIENTS)), "model": "x"})
+    reply = ask(recorder, "train.sa_advertise", protocol=protocol)
+    refused(reply, "PolicyViolation")
+    assert words in reply.error.reason
+
+
+@pytest.mark.parametrize("profile", ["paper", "semi_honest"])
+def test_on_a_ring_no_threshold_lets_a_sum_of_two_open(profile):
+    with pytest.raises(ValueError, match="threshold = 2"):
+        experiment(SecureAggregation(neighbours=2, threshold=2, profile=profile))
+    assert SecureAggregation(neighbours=2, profile=profile).terms(bytes(16), 1, CLIENTS, 1).threshold == 3
+    with pytest.raises(PolicyViolation, match="threshold = 2"):
+        simulate_round(np.zeros((9, 2), np.float32), neighbours=2, threshold=2, profile=profile)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from crypto.secagg import STAGES
 from crypto.secagg.identity import RoundSecrets
 from fedsim import ClientDP, Federation, Scenario, SecureAggregation
 from fedsim.apps import client_app
@@ -26,10 +27,12 @@ def experiment(*protocol, **federation):
     return Experiment(Scenario(name="x", task=task, federation=Federation(**fields), protocol=protocol))
 
 
-def run(made, grid_class=InlineGrid):
-    grid = grid_class(client_app, CLIENTS, {"scenario": made.scenario.model_dump_json()})
-    recorder = recording(grid, made.scenario, NODES)
-    training = federate(recorder, made, NODES)
+def run(made):
+    clients = made.scenario.federation.clients
+    nodes = {client: client + 1 for client in range(clients)}
+    grid = InlineGrid(client_app, clients, {"scenario": made.scenario.model_dump_json()})
+    recorder = recording(grid, made.scenario, nodes)
+    training = federate(recorder, made, nodes)
     return training, recorder.view(made.initial_model(), training.opened)
 
 
@@ -41,12 +44,19 @@ def run(made, grid_class=InlineGrid):
         ({"max_weight": 8}, {"weighted": True, "batch_size": 7}),
         ({"profile": "semi_honest", "threshold": 2}, {"dropout": 0.3, "rounds": 3}),
         ({"profile": "semi_honest", "threshold": 2}, {"dropout": 0.3, "dropout_stage": "shares"}),
+        *(({}, {"dropout": 0.4, "dropout_stage": stage, "rounds": 6}) for stage in STAGES),
+        ({"neighbours": 4}, {"clients": 9, "dropout": 0.3, "rounds": 8}),
+        ({"neighbours": 2, "profile": "semi_honest"}, {"clients": 9, "dropout": 0.1, "dropout_stage": "unmask"}),
+        ({"profile": "no_consistency", "threshold": 2}, {"clients": 4, "dropout": 0.5, "rounds": 8}),
     ],
 )
-def test_the_protocol_opens_the_trusted_adders_sum_bit_for_bit(defence, federation):
-    real, _ = run(experiment(SecureAggregation(clip=2.0, **defence), **federation))
-    ideal, _ = run(experiment(SecureAggregation(clip=2.0, mode="ideal", **defence), **federation))
-    assert [row.get("answered") for row in real.history] == [row.get("answered") for row in ideal.history]
+def test_the_protocol_opens_the_trusted_adders_sum_bit_for_bit_or_neither_opens_one(defence, federation):
+    real, seen = run(experiment(SecureAggregation(clip=2.0, **defence), **federation))
+    ideal, view = run(experiment(SecureAggregation(clip=2.0, mode="ideal", **defence), **federation))
+    for one, other in zip(real.history[1:], ideal.history[1:], strict=True):
+        assert (one["answered"], sorted(one["dropped"])) == (other["answered"], sorted(other["dropped"]))
+        assert (one["aborted"] is None) == (other["aborted"] is None)
+    assert [(u.client, u.contributors) for u in seen.updates] == [(u.client, u.contributors) for u in view.updates]
     assert all(torch.equal(real.state[name], ideal.state[name]) for name in real.state)
 
 
