@@ -4,9 +4,6 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from sklearn.linear_model import RidgeClassifierCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from attacks import known_members
@@ -57,6 +54,10 @@ def property_inference(
 
 
 def _margin(obs: Observation, know: Knowledge, holds: Tensor, generator: torch.Generator, pairs: int) -> Tensor:
+    from sklearn.linear_model import RidgeClassifierCV  # together they take a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     names, seen = downhill(obs)
     read = torch.randperm(len(seen), generator=generator)[:_WIDEST]
     size, rows = know.batch_size or 1, []

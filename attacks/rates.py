@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
-from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 FPRS = (0.1, 0.01, 0.001)
@@ -91,6 +90,8 @@ def auc(members: Tensor, non_members: Tensor) -> Figure:
 
     Newcombe 2006, method 5, which stays inside [0, 1] and has width even for a perfect separation.
     """
+    from sklearn.metrics import roc_auc_score  # takes a second to import
+
     scores, truth = _joined(members, non_members)
     value = float(roc_auc_score(truth, scores))
     pairs, half = len(members) * len(non_members), (len(members) + len(non_members)) / 2 - 1
@@ -126,6 +127,8 @@ def true_positives(members: Tensor, non_members: Tensor, fpr: float) -> TruePosi
 
 def advantage(members: Tensor, non_members: Tensor) -> float:
     """The largest difference of true and false positive rate over all thresholds."""
+    from sklearn.metrics import roc_curve  # takes a second to import
+
     scores, truth = _joined(members, non_members)
     false, true, _ = roc_curve(truth, scores)
     return float((true - false).max())
