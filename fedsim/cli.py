@@ -14,6 +14,7 @@ from attacks import available
 from attacks.registry import COSTS
 from crypto.secagg import PROFILES
 from fedsim.again import attack_again, report_again
+from fedsim.callers import new_key
 from fedsim.check import check, write_junit
 from fedsim.difference import difference, load_results
 from fedsim.dry_run import forecast
@@ -195,6 +196,28 @@ def attack_command(
 def report_command(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write the report of a run folder again from its results."""
     typer.echo(report_again(folder))
+
+
+@app.command("serve")
+@refuses_bad_input
+def serve_command(
+    folder: Annotated[Path, typer.Argument(help="A finished run folder; its first cell's model is served.")],
+    callers: Annotated[Path, typer.Option(help="TOML: roles with their deployment, callers with their keys' SHA-256.")],
+    log: Annotated[Path, typer.Option(help="The append-only query log.")] = Path("queries.jsonl"),
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+) -> None:
+    """Serve the trained model over HTTP to the callers on a list, each by its role."""
+    from fedsim.serve import serve
+
+    serve(folder, callers, log, host, port)
+
+
+@app.command("key")
+def key_command() -> None:
+    """Make an API key, and the SHA-256 that the list of callers keeps of it."""
+    key, digest = new_key()
+    typer.echo(f"key: {key}\nkey_sha256: {digest}")
 
 
 @app.command("diff")

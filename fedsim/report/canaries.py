@@ -33,8 +33,8 @@ def canary_blocks(context: Context) -> list[Block]:
         Table("Epsilon as canaries measured it, largest over seeds", head, rows, tuple(head[1:5])),
         Prose(
             "A canary is a contribution in a random direction, sent through the run's own clipping and noise. "
-            "“Measured” is an estimate (Andrew et al. 2023), with the end above which it lies at 99.9 % confidence; the "
-            "bound of one run (Steinke et al. 2023) assumes nothing of the mechanism, holds at 95 %, and cannot "
+            "“Measured” is an estimate (Andrew et al. 2023), with the end above which it lies at 99.9 % confidence; "
+            "the bound of one run (Steinke et al. 2023) assumes nothing of the mechanism, holds at 95 %, and cannot "
             "exceed what its number of trials allows, however much is lost. A run of which either lies above the claim "
             "has failed.",
             "note",

@@ -1,0 +1,30 @@
+"""``fedsim serve``: the model of a finished run behind the service, on this machine."""
+
+from pathlib import Path
+
+from fedsim.callers import Callers
+from fedsim.experiment import Experiment
+from fedsim.store import RunFolder, StoreError, load_training
+
+
+def serve(folder: Path, callers: Path, log: Path, host: str, port: int) -> None:
+    """Serve until interrupted. Raises StoreError where there is no model, TaskError for a list that cannot be used."""
+    try:
+        import uvicorn
+
+        from fedsim.service import application
+    except ImportError as missing:
+        raise StoreError(f"{missing.name} is not installed; install fedsim with its extra 'service'") from None
+    known = Callers.load(callers)
+    scenario = RunFolder.scenario_of(folder)
+    run, cell = RunFolder.open(folder, scenario), scenario.cells()[0]
+    if not (run.cell(cell.digest) / "model.safetensors").exists():
+        raise StoreError(f"{folder}: holds no trained model of its first cell; run the scenario first")
+    experiment = Experiment(cell.scenario)
+    model = experiment.initial_model()
+    model.load_state_dict(dict(load_training(run.cell(cell.digest)).state))
+    data = experiment.dataset
+    app = application(
+        model, input_shape=data.input_shape, num_classes=data.num_classes, callers=known, log=log, seed=cell.seed
+    )
+    uvicorn.run(app, host=host, port=port, log_level="warning")

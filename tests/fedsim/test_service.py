@@ -1,0 +1,172 @@
+"""The service over HTTP: who is answered what and how much, what the log keeps, and attacks that run unchanged."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save
+from starlette.testclient import TestClient
+from torch import nn
+
+from attacks import AccessDenied, Knowledge, Oracle, QueryBudgetExceeded, Targets, UnknownCaller, infer
+from attacks.controls import Rounding
+from fedsim.callers import Callers, RateLimited, new_key
+from fedsim.query_log import LogBroken, QueryFile, digests, entries, suspicion
+from fedsim.remote import RemoteOracle
+from fedsim.service import application
+from fedsim.tasks import TaskError
+
+KEYS = {name: new_key() for name in ("holder", "partner", "public", "hurried")}
+LIST = {
+    "roles": {
+        "holder": {"deployment": {"access": "white_box"}},
+        "partner": {"deployment": {"access": "confidences", "controls": [{"kind": "rounding", "decimals": 2}]}},
+        "public": {"deployment": {"access": "label_only", "query_budget": 50}},
+        "hurried": {"deployment": {"access": "top_k"}, "per_minute": 10},
+    },
+    "callers": {name: {"role": name, "key_sha256": digest} for name, (_, digest) in KEYS.items()},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw))
+    return network.eval()
+
+
+@pytest.fixture
+def service(model, tmp_path):
+    now = [0.0]
+    app = application(
+        model, input_shape=(1, 8, 8), num_classes=3, callers=Callers(**LIST), log=tmp_path / "log",
+        clock=lambda: now[0],
+    )  # fmt: skip
+    http = TestClient(app)
+    return lambda name, **more: RemoteOracle(http, KEYS[name][0], **more), http, now, tmp_path / "log"
+
+
+def images(count, seed=0):
+    return torch.rand((count, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_answer_is_that_of_the_oracle_behind_it(service, model):
+    reach, *_ = service
+    direct = LIST["roles"]["partner"]["deployment"]["controls"]
+
+    local = Oracle(model, num_classes=3, access="confidences", controls=[Rounding(direct[0]["decimals"])])
+    remote = reach("partner")
+    assert remote.access == local.access == "rounded"
+    assert torch.equal(remote.confidences(images(7)), local.confidences(images(7)))
+    assert torch.equal(remote.labels(images(7)), local.labels(images(7)))
+    assert remote.queries == 14
+
+
+def test_an_attack_runs_unchanged(service, model):
+    reach, *_ = service
+    know, asked = Knowledge((1, 8, 8), 3, value_range=(0.0, 1.0)), Targets(images(6), torch.arange(6) % 3)
+    for name, access in (("loss_membership", "rounded"), ("label_only_membership", "rounded")):
+        local = Oracle(model, num_classes=3, access="confidences", controls=[Rounding(2)])
+        assert local.access == access
+        there = infer(name, reach("partner"), know, targets=asked, seed=3)
+        here = infer(name, local, know, targets=asked, seed=3)
+        assert torch.equal(there.scores, here.scores)
+        assert there.queries == here.queries
+
+
+def test_a_white_box_caller_is_sent_the_weights_and_nobody_else_is(service, model):
+    reach, *_ = service
+    blank = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    sent = reach("holder", architecture=blank).model
+    assert all(torch.equal(a, b) for a, b in zip(sent.state_dict().values(), model.state_dict().values(), strict=True))
+    with pytest.raises(AccessDenied, match="weights"):
+        _ = reach("public").model
+    _, http, *_ = service
+    refused = http.get("/model", headers={"authorization": f"Bearer {KEYS['partner'][0]}"})
+    assert refused.status_code == 403
+
+
+def test_labels_only_means_labels_only(service):
+    reach, *_ = service
+    with pytest.raises(AccessDenied, match="confidences are not answered at access level 'label_only'"):
+        reach("public").confidences(images(1))
+
+
+def test_past_the_budget_is_refused_whole_and_counted_and_a_restart_forgets_nothing(service, model):
+    reach, _, _, log = service
+    caller = reach("public")
+    caller.labels(images(40))
+    with pytest.raises(QueryBudgetExceeded, match="11 queries asked, 10 of 50 left"):
+        caller.labels(images(11))
+    assert (caller.queries, caller.refused) == (40, 11)
+    caller.labels(images(10))
+    again = application(model, input_shape=(1, 8, 8), num_classes=3, callers=Callers(**LIST), log=log)
+    with pytest.raises(QueryBudgetExceeded, match="1 queries asked, 0 of 50 left"):
+        RemoteOracle(TestClient(again), KEYS["public"][0]).labels(images(1))
+
+
+def test_an_unknown_caller_is_refused_by_type_and_its_key_is_nowhere(service):
+    _, http, _, log = service
+    with pytest.raises(UnknownCaller) as caught:
+        RemoteOracle(http, "guessed-key")
+    assert "guessed-key" not in str(caught.value)
+    assert "guessed-key" not in log.read_text()
+    assert [entry["error"] for entry in entries(log)] == ["UnknownCaller"]
+
+
+def test_the_rate_limit_looks_back_one_minute(service):
+    reach, _, now, _ = service
+    caller = reach("hurried")
+    caller.confidences(images(10))
+    with pytest.raises(RateLimited, match="at most 10 a minute"):
+        caller.confidences(images(1))
+    now[0] = 61.0
+    caller.confidences(images(10))
+
+
+def test_bodies_that_are_no_inputs_are_told(service):
+    _, http, *_ = service
+    headers = {"authorization": f"Bearer {KEYS['partner'][0]}"}
+    assert http.post("/labels", content=b"{}", headers=headers).status_code == 422
+
+    for wrong in (images(2)[:, :, :4], images(2) * torch.nan, images(0)):
+        reply = http.post("/labels", content=save({"inputs": wrong.contiguous()}), headers=headers)
+        assert reply.status_code == 422
+        assert "shape (1, 8, 8)" in reply.json()["says"]
+
+
+def test_the_log_holds_no_inputs_but_shows_near_duplicates(service):
+    reach, _, _, log = service
+    one = images(1, 5)
+    reach("partner").labels(images(20, 6))
+    reach("public").labels(one + 0.002 * torch.randn((20, 1, 8, 8), generator=torch.Generator().manual_seed(7)))
+    found = suspicion(log)
+    assert found["public"]["near_duplicates"] > 0.8
+    assert found["partner"]["near_duplicates"] < 0.1
+    assert found["public"]["volume"] == 20
+    assert all(set(e) == {"time", "caller", "asked", "inputs", "error", "digests", "margins", "previous"}
+               for e in entries(log))  # fmt: skip
+    assert digests(one) == digests(one)
+
+
+def test_a_log_that_was_changed_is_refused(service, model):
+    reach, _, _, log = service
+    for _ in range(3):
+        reach("partner").labels(images(1))
+    lines = log.read_text().splitlines()
+    for changed in ([lines[0], lines[2]], [json.dumps({**json.loads(lines[0]), "inputs": 9}), *lines[1:]]):
+        log.write_text("\n".join(changed) + "\n")
+        with pytest.raises(LogBroken):
+            QueryFile(log)
+
+
+def test_a_list_of_callers_is_checked(tmp_path):
+    place = tmp_path / "callers.toml"
+    place.write_text('[roles.public]\nper_minute = 5\n[callers.eve]\nrole = "pubic"\nkey_sha256 = "' + "0" * 64 + '"\n')
+    with pytest.raises(TaskError, match=r"callers.eve.role = 'pubic': no such role; nearest: public"):
+        Callers.load(place)
+    with pytest.raises(TaskError, match="cannot be read"):
+        Callers.load(tmp_path / "none.toml")
