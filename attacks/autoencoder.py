@@ -1,5 +1,7 @@
 """A variational autoencoder: a prior trained on public data, and a generative model that a federation may train."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,13 +34,16 @@ class Autoencoder(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Nats (N, 2) of each input (N, *input_shape): of its reconstruction, and of its code beyond the prior."""
-        centre, _ = self.encode(inputs)
-        return self.nats(inputs, self.noise(centre))
+        return self._nats(inputs, self.noise)
 
     def nats(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """The same with the codes' draws (N, dimension) given; a row's sum is minus one draw of the ELBO."""
+        return self._nats(inputs, lambda centre: noise)
+
+    def _nats(self, inputs: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
         unit = self._unit(inputs).flatten(1)
         centre, logscale = self.encode(inputs)
+        noise = draw(centre)
         rebuilt = self.decoder(centre + logscale.exp() * noise)
         cross = F.binary_cross_entropy_with_logits(rebuilt, unit, reduction="none").sum(1)
         divergence = 0.5 * (centre.square() + (2 * logscale).exp() - 2 * logscale - 1).sum(1)

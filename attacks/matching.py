@@ -134,6 +134,8 @@ def local_steps(know: Knowledge) -> tuple[tuple[int, int], ...]:
 def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, matching: Matching) -> Victim:
     """Ready one case; raises NotApplicable for a model that takes tokens, ValueError where outputs do not fit."""
     know, notes = case.knowledge, []
+    if matching.joint and know.loss == "elbo":
+        raise NotApplicable("labels to find beside the inputs (a model that generates takes none)", "L4")
     model, dropped = _still_copy(case.observation.model)
     if dropped:
         notes.append("dropout is off in the copy that was attacked: its masks are not in the view")
@@ -334,7 +336,7 @@ def _probe(victim: Victim) -> None:
         if any(isinstance(module, nn.Embedding) for module in victim.model.modules()) and "indices" in str(error):
             raise NotApplicable("continuous inputs (this model takes tokens)", "L5") from error
         raise ValueError(f"input_shape = {victim.shape[1:]}: the model does not take it ({error})") from error
-    if tuple(outputs.shape) != (victim.shape[0], victim.classes):
+    if victim.loss != "elbo" and tuple(outputs.shape) != (victim.shape[0], victim.classes):
         raise ValueError(
             f"num_classes = {victim.classes}: the model's output for {victim.shape[0]} examples is of shape "
             f"{tuple(outputs.shape)}; it must be ({victim.shape[0]}, {victim.classes})"

@@ -119,8 +119,13 @@ def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconst
 
 
 def labels_of(case: Case) -> Tensor:
-    """The labels granted, else by the sign rule for a batch of one, else as counts estimated for a larger batch."""
+    """The labels granted, else by the sign rule for a batch of one, else as counts estimated for a larger batch.
+
+    Any, for a model that generates and takes none.
+    """
     obs, know = case.observation, case.knowledge
+    if know.loss == "elbo":
+        return torch.zeros(know.batch_size or 1, dtype=torch.long)
     if know.labels is not None:
         return know.labels
     if know.batch_size != 1:

@@ -1,5 +1,6 @@
 """The two halves of a cell: training it over a grid, and attacking what the server saw of that."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -91,7 +92,8 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
         if row["round"]:
             log.note(row, grid.states)
             detections.note(row["round"], row["cohort"], grid.states)
-            progress.advance(text=f"round {row['round']}, accuracy {row['accuracy']:.2f}")
+            reached = "loss" if math.isnan(row["accuracy"]) else "accuracy"  # a model that generates has none
+            progress.advance(text=f"round {row['round']}, {reached} {row[reached]:.2f}")
 
     try:
         with one_thread():

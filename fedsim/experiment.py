@@ -5,7 +5,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -41,7 +41,7 @@ class Experiment:
         if task.loss is not None and (task.loss == "next_token") != (data.loss == "next_token"):
             reason = f"does not fit the labels of {data.name}"
             raise TaskError("task.loss", task.loss, reason, f"leave it out, which means {data.loss!r}")
-        return data
+        return data if task.loss is None else replace(data, loss=task.loss)
 
     @cached_property
     def division(self) -> Split:
@@ -60,7 +60,7 @@ class Experiment:
     @property
     def loss_name(self) -> str:
         """The loss trained on, by its name in ``attacks.losses``."""
-        return self.scenario.task.loss or self.dataset.loss
+        return self.dataset.loss
 
     @cached_property
     def _first_model(self) -> nn.Module:

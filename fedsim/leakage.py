@@ -165,7 +165,7 @@ def score(
     }
     if not claim.converged:
         return scored, None
-    if claim.labels is not None and truth.labels.ndim == 1:
+    if claim.labels is not None and truth.labels.ndim == 1 and dataset.loss != "elbo":  # which trains on no label
         scored["labels_right"] = metrics.label_accuracy(claim.labels.cpu(), truth.labels)
     if dataset.modality == "text":
         scored |= _texts_told(claim, truth, dataset, public)

@@ -153,6 +153,15 @@ def utility(context: Context) -> Section:
             )
         curves = {p: results.curves_of(p, setting, "accuracy") for p in results.protocols}
         curves = {p: curve for p, curve in curves.items() if curve}
+        losses = {p: results.curves_of(p, setting, "loss") for p in results.protocols}
+        if any(losses.values()) and not curves:
+            ends = [f"{p} {mean(c[min(c)]):.3g} to {mean(c[max(c)]):.3g}" for p, c in losses.items() if c]
+            drawings.append(
+                Prose(
+                    "This task's model generates, so that it has no accuracy: its loss on held-out data stands for it. "
+                    f"In nats, from the untrained model to the last round: {listed(ends)}."
+                )
+            )
         if any(len(curve) > 1 for curve in curves.values()):
             told = "; ".join(f"{p} ends at {share(mean(c[max(c)]))}" for p, c in curves.items())
             drawings.append(

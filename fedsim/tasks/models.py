@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks.autoencoder import Autoencoder
 from attacks.losses import LOSSES
 from fedsim.seeds import derive
-from fedsim.tasks import models_attention, models_basic, models_image
+from fedsim.tasks import models_attention, models_basic, models_generative, models_image
 from fedsim.tasks.data import Dataset
 from fedsim.tasks.errors import TaskError
 from fedsim.tasks.names import check_options, resolve, unknown
@@ -20,6 +21,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": models_image.resnet,
     "softmax": models_basic.softmax,
     "transformer": models_attention.transformer,
+    "vae": models_generative.vae,
     "vit": models_attention.vit,
 }
 """Name to builder; a builder takes the data set and its options by keyword."""
@@ -75,10 +77,14 @@ def _check_fit(name: str, model: nn.Module, dataset: Dataset) -> None:
             f"rejects inputs of shape {tuple(inputs.shape)}: {error}",
             f"use a model for {dataset.modality} data of shape {dataset.input_shape}",
         ) from error
-    wanted = (
-        (*inputs.shape, dataset.num_classes) if dataset.loss == "next_token" else (len(inputs), dataset.num_classes)
-    )
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if isinstance(model, Autoencoder) != (dataset.loss == "elbo"):
+        reason = f"loss {dataset.loss!r} is not what it trains on"
+        raise TaskError("task.model", name, reason, "set task.loss = 'elbo' for a generative model, and for no other")
+    wanted: tuple[int, ...] = {
+        "next_token": (*inputs.shape, dataset.num_classes),
+        "elbo": (len(inputs), 2),
+    }.get(dataset.loss, (len(inputs), dataset.num_classes))
     if found != wanted:
         raise TaskError(
             "task.model",
@@ -92,7 +98,7 @@ def _check_fit(name: str, model: nn.Module, dataset: Dataset) -> None:
 def accuracy_and_loss(model: nn.Module, inputs: Tensor, labels: Tensor, loss: str) -> tuple[float, float]:
     """Accuracy in [0, 1] and mean loss in nats on (inputs, labels), in evaluation mode; of next tokens for text.
 
-    Both are NaN for an empty set. Restores the model's mode.
+    Both are NaN for an empty set, and accuracy is NaN for a model that generates. Restores the model's mode.
     """
     if not len(inputs):
         return float("nan"), float("nan")
@@ -108,6 +114,8 @@ def accuracy_and_loss(model: nn.Module, inputs: Tensor, labels: Tensor, loss: st
 
 
 def _hits(outputs: Tensor, labels: Tensor, loss: str) -> float:
+    if loss == "elbo":
+        return float("nan")
     guesses = outputs.argmax(-1)
     right = guesses[:, :-1] == labels[:, 1:] if loss == "next_token" else guesses == labels
     return float(right.float().mean())

@@ -42,7 +42,7 @@ def datasets():
 
 
 def test_every_registered_model_is_tested():
-    assert {name for _, name, _ in CASES} == set(MODELS)
+    assert {name for _, name, _ in CASES} | {"vae"} == set(MODELS)  # which test_generative.py tests
 
 
 @pytest.mark.parametrize(("data", "name", "options"), CASES)
