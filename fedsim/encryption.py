@@ -121,7 +121,7 @@ def protocol_evidence(strategy: FederatedMean) -> dict[str, Any]:
         evidence["decryptor"] = {
             "bytes_in_per_round": statistics.fmean(party.bytes_in or [0]),
             "bytes_out_per_round": statistics.fmean(party.bytes_out or [0]),
-            "cpu_seconds": party.clock.seconds.get("decrypt", 0.0),
+            "cpu_seconds": party.cpu_seconds,
         }
     if isinstance(strategy, BlindMean):
         evidence["accuracy_measured_by"] = f"client {WATCHED}, whose copy is opened: the server holds no model"

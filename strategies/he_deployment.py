@@ -5,48 +5,18 @@ All of it goes past the server: over the key authority's own channel to the clie
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import ArrayLike, NDArray
 
-from crypto.he import (
-    Ciphertext,
-    HEError,
-    Keys,
-    SecretContext,
-    Selection,
-    TrustedDecryptor,
-    generate_keys,
-    open_secret,
-    select,
-)
+from crypto.he import Decryptor, HEError, Keys, SecretContext, Selection, generate_keys, open_secret, select
 from crypto.he.keyless import AnyContext, open_context
-from strategies.clock import Clock
 from strategies.he_sealing import Sealing, mask_of
 from strategies.he_shares import joined
 from strategies.homomorphic import Homomorphic
-
-
-class DecryptorParty:
-    """The trusted decryptor as the server reaches it: bytes of a sum in, the sum's values out."""
-
-    def __init__(self, secret: bytes, minimum_cohort: int) -> None:
-        self._secret = open_secret(secret)
-        self._policy = TrustedDecryptor(self._secret, minimum_cohort)
-        self.clock = Clock()
-        self.bytes_in: list[int] = []
-        self.bytes_out: list[int] = []
-
-    def open(self, total: bytes, round: int) -> NDArray[Any]:
-        """The values of the round's sum; raises HEError for what the decryptor refuses."""
-        with self.clock.timed("decrypt"):
-            values = self._policy.open(Ciphertext.from_bytes(total, self._secret.public), round)
-        self.bytes_in.append(len(total))
-        self.bytes_out.append(values.nbytes)
-        return values
 
 
 @dataclass(frozen=True)
@@ -58,7 +28,8 @@ class ServerKeys:
 
     public: bytes = field(repr=False)
     selection: Selection
-    decryptor: DecryptorParty | None = None
+    decryptor: Decryptor | None = None
+    """The decryptor as the server reaches it: its key is in a process of its own."""
     mistake: bytes | None = field(default=None, repr=False)
     """The secret key, where the deployment makes the mistake to give it to the server."""
 
@@ -121,8 +92,14 @@ def hand_out(
     ``sensitivity`` (d,) ranks the coordinates of an update; ``beside`` values of buffers stand behind them in a vector,
     and are encrypted with any of them. Raises HEError where a client does not take its key.
     """
-    joint = joined(grid, nodes, cohort) if defence.holder.holder == "nobody" else None
-    keys = Keys(joint, b"") if joint else generate_keys(defence.parameters, cohort)
+    decryptor = None
+    if defence.holder.holder == "nobody":
+        keys = Keys(joined(grid, nodes, cohort), b"")
+    elif defence.holder.holder == "decryptor":
+        decryptor = Decryptor(defence.parameters, cohort, defence.minimum_cohort)
+        keys = Keys(decryptor.public, b"")
+    else:
+        keys = generate_keys(defence.parameters, cohort)
     selection = select(sensitivity, defence.encrypted_fraction).followed_by(beside)
     given: dict[str, bytes | int] = {
         "context": defence.holder.context_for("clients", keys, seeded=defence.seeded),
@@ -136,13 +113,8 @@ def hand_out(
     for reply in grid.send_and_receive(asked):
         if reply.has_error():
             raise HEError(f"node {reply.metadata.src_node_id}: took no key: {reply.error.reason}")
-    server = ServerKeys(
-        keys.public,
-        selection,
-        DecryptorParty(keys.secret, defence.minimum_cohort) if defence.holder.holder == "decryptor" else None,
-        keys.secret if defence.holder.holder == "server" else None,
-    )
-    return Deployment(server, grid, nodes)
+    mistake = keys.secret if defence.holder.holder == "server" else None
+    return Deployment(ServerKeys(keys.public, selection, decryptor, mistake), grid, nodes)
 
 
 def all_alike(size: int) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from crypto.he.contexts import (
     open_public,
     open_secret,
 )
+from crypto.he.decryptor import Decryptor
 from crypto.he.errors import HEError
 from crypto.he.holders import KEY_HOLDERS, KeyHolder, TrustedDecryptor
 from crypto.he.presets import BFV, CKKS, PRESETS, Parameters
@@ -34,6 +35,7 @@ __all__ = [
     "KEY_HOLDERS",
     "PRESETS",
     "Ciphertext",
+    "Decryptor",
     "HEError",
     "KeyHolder",
     "Keys",

@@ -1,10 +1,12 @@
 """Homomorphic aggregation over Flower messages: the same mean for every key holder, and nothing bad in a sum."""
 
+import gc
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from crypto.he import encrypt, generate_keys, open_public, select
+from crypto.he import SecretContext, contexts, encrypt, generate_keys, open_public, select
 from crypto.he.errors import SecretKeyExposedError
 from fedsim import ClientDP, Homomorphic
 from fedsim.apps import client_app
@@ -175,7 +177,7 @@ def secrets_of(run):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Every key pair that is made."""
+    """Every key pair that is made in this process."""
     made = []
     monkeypatch.setattr("strategies.he_deployment.generate_keys", lambda *a: made.append(k := generate_keys(*a)) or k)
     return made
@@ -189,9 +191,26 @@ def own_part(keys):
 @pytest.mark.parametrize("keys", HOLDERS)
 def test_only_those_who_should_hold_the_secret_key(keys, drawn):
     run = Run(experiment(Homomorphic(keys=keys), rounds=1))
+    if keys == "trusted_decryptor":
+        assert not drawn
+        assert secrets_of(run) == {run.deployment.server.public}
+        assert run.deployment.server.mistake is None
+        return
     assert secrets_of(run) == {drawn[0].secret if keys == "clients_share_key" else drawn[0].public}
     assert (run.deployment.server.mistake == drawn[0].secret) == (keys == "server_holds_key")
     assert own_part(drawn[0]) not in everything(run.view)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("keys", ["clients_share_key", "trusted_decryptor"])
+def test_no_secret_key_was_opened_in_the_server_process(keys, monkeypatch):
+    monkeypatch.setattr("strategies.he_server.decrypt", None)
+    contexts._open_secret.cache_clear()  # what other tests opened in this process
+    gc.collect()
+    run = Run(experiment(Homomorphic(keys=keys), rounds=2), engine="ray")
+    assert run.training.history[-1]["answered"] == [0, 1, 2, 3]
+    assert not [found for found in gc.get_objects() if type(found) is SecretContext]
 
 
 def test_noise_is_added_before_encryption():
@@ -261,5 +280,5 @@ def test_ray_gives_the_same_mean_and_no_secret_key_reaches_the_server(keys, draw
     made = experiment(Homomorphic(keys=keys), clients=10, rounds=3)
     inline, ray = Run(made), Run(made, engine="ray")
     assert apart(inline.state, ray.state) < 1e-6
-    assert own_part(drawn[1]) not in everything(ray.view)
+    assert not drawn or own_part(drawn[1]) not in everything(ray.view)
     assert apart(Run(experiment(clients=10, rounds=3)).state, ray.state) < 1e-6
