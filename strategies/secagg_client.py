@@ -7,7 +7,7 @@ simulation that state lies with the experimenter, never with the server.
 import hashlib
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -19,7 +19,15 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
-from crypto.errors import BadUpdate, InfeasibleParameters, PolicyViolation, SecAggError, UnknownClient
+from crypto.errors import (
+    BadUpdate,
+    InfeasibleParameters,
+    MalformedMessage,
+    PolicyViolation,
+    SecAggError,
+    UnknownClient,
+    WrongStage,
+)
 from crypto.keys import KEY_BYTES, SigningKey
 from crypto.secagg import STAGES, Client, Identity, Terms
 from crypto.secagg.lying import Accomplice, Confided
@@ -101,11 +109,13 @@ class SecureAggregationClient:
         if left is not None and STAGES.index(stage) >= STAGES.index(left):
             return Message(Error(DROPPED_OUT, left_at(left)), reply_to=message)
         try:
+            _check_heard(message, context, stage)
             if stage == "masked":
                 return self._masked(message, context)
             begin_or_go_on = self._begin if stage == "advertise" else self._go_on
             client, spoken = begin_or_go_on(message, context)
         except SecAggError as error:
+            _end(context)
             return _refusal(error, message)
         _keep(context, client=pickle.dumps(client))
         return Message(RecordDict({"protocol": ConfigRecord({"message": spoken})}), reply_to=message)
@@ -118,13 +128,15 @@ class SecureAggregationClient:
         if left is not None and STAGES.index(left) <= STAGES.index("masked"):
             return Message(Error(DROPPED_OUT, left_at(left)), reply_to=message)
         defence, index = self.defence(context), cast(int, message.content.config_records["protocol"]["index"])
-        terms = Terms.decode(_spoken(message), client=index, stage="advertise")
         try:
+            terms = Terms.decode(_spoken(message), client=index, stage="advertise")
             update, rounding = self._trained(message, context), self._rounding(message, context, defence)
             with timed(context, message, "encode"):
                 words = terms.encoding.encode(*update, rounding)
         except ValueError as problem:
             return _refusal(BadUpdate(_own(context), "masked", str(problem)), message)
+        except SecAggError as error:
+            return _refusal(error, message)
         answer = _hidden(ENCODED, words.tobytes(), message)
         if left is not None:
             answer.content[LEAVES] = ConfigRecord({"stage": left})
@@ -211,6 +223,31 @@ def _numbered(cohort: Sequence[int]) -> Iterator[None]:
 
 def _refusal(error: SecAggError, message: Message) -> Message:
     return Message(Error(REFUSED, str(error)), reply_to=message)
+
+
+_NEEDED: Mapping[str, type] = {"message": bytes, "cohort": list, "model": str}
+"""What the server says at the first stage; of it, at every later one only ``message``."""
+
+
+def _check_heard(message: Message, context: Context, stage: str) -> None:
+    """Raise MalformedMessage where a message lacks what its stage needs, WrongStage where nothing came before it."""
+    said, first = message.content.config_records.get("protocol", ConfigRecord()), stage == "advertise"
+    needed = _NEEDED.items() if first else [("message", bytes)]
+    if wrong := [name for name, kind in needed if not isinstance(said.get(name), kind)]:
+        raise MalformedMessage(_own(context), stage, f"the message holds no {', '.join(wrong)}")
+    if stage == "masked" and "arrays" not in message.content.array_records:
+        raise MalformedMessage(_own(context), stage, "the message holds no model")
+    held = context.state.config_records.get(SECRETS, ConfigRecord())
+    if "directory" not in held or (not first and "client" not in held):
+        raise WrongStage(_own(context), stage, f"{'a directory' if first else 'an advert'} is due")
+
+
+def _end(context: Context) -> None:
+    """The round is over for this client, whatever the server says next."""
+    if "client" in context.state.config_records.get(SECRETS, ConfigRecord()):
+        client = _client(context)
+        client.abort()
+        _keep(context, client=pickle.dumps(client))
 
 
 def _own(context: Context) -> int:

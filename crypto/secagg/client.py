@@ -74,6 +74,10 @@ class Client:
         """The terms that this client has accepted."""
         return self._terms
 
+    def abort(self) -> None:
+        """End the round for this client: it answers nothing more in it."""
+        self._next = "aborted"
+
     def advertise(self, message: bytes, model_hash: bytes = b"") -> bytes:
         """Terms -> Advert. ``model_hash``: of the model this client received, computed by the client itself."""
         self._enter("advertise")
@@ -170,7 +174,7 @@ class Client:
         """Only the stage that is due may be entered; until it succeeds, no other is due."""
         if self._next != stage:
             raise WrongStage(self.index, stage, f"{self._next!r} is due")
-        self._next = "aborted"
+        self.abort()
 
     def _read(self, kind: type[M], message: bytes) -> M:
         self._enter(kind.stage)

@@ -9,13 +9,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from crypto.errors import PolicyViolation
 from crypto.keys import SigningKey
-from crypto.secagg import simulate_round
+from crypto.secagg import STAGES, simulate_round
 from fedsim.apps import client_app
-from fedsim.federation import recording
+from fedsim.federation import federate, recording
 from fedsim.grids import InlineGrid
 from strategies.flower_client import ACTION
 from strategies.secagg_client import SECRETS
 from strategies.secure_aggregation import SecureAggregation
+from strategies.wrapped import WrappedGrid
 from tests.strategies.test_secure_aggregation import CLIENTS, NODES, experiment
 
 
@@ -100,3 +101,39 @@ def test_on_a_ring_no_threshold_lets_a_sum_of_two_open(profile):
     assert SecureAggregation(neighbours=2, profile=profile).terms(bytes(16), 1, CLIENTS, 1).threshold == 3
     with pytest.raises(PolicyViolation, match="threshold = 2"):
         simulate_round(np.zeros((9, 2), np.float32), neighbours=2, threshold=2, profile=profile)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("content", [{}, {"protocol": ConfigRecord()}, {"protocol": ConfigRecord({"message": "x"})}])
+def test_a_message_that_lacks_what_its_stage_needs_is_malformed(stage, content):
+    _, _, recorder = federation_of()
+    reply = ask(recorder, f"train.sa_{stage}", **content)
+    refused(reply, "MalformedMessage")
+    assert f"at stage '{stage}'" in reply.error.reason
+
+
+def test_no_stage_comes_before_the_first():
+    _, _, recorder = federation_of()
+    for stage in ("shares", "consistency", "unmask"):
+        refused(ask(recorder, f"train.sa_{stage}", protocol=ConfigRecord({"message": b""})), "WrongStage")
+
+
+def test_a_client_that_has_refused_answers_no_more_in_that_round():
+    """Not even a message that is right: a server must not try one survivor set after another."""
+    _, _, recorder = federation_of()
+
+    class Twice(WrappedGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            messages, answers = list(messages), []
+            for message in messages:
+                if message.metadata.dst_node_id == 1 and message.metadata.message_type == "train.sa_shares":
+                    said = message.content.config_records["protocol"]
+                    garbage = ConfigRecord({**said, "message": b"-"})
+                    refused(ask(self.inner, "train.sa_shares", protocol=garbage), "MalformedMessage")
+                answers.append(message)
+            return self.inner.send_and_receive(answers, timeout=timeout)
+
+    made = experiment(SecureAggregation(clip=2.0), rounds=1)
+    training = federate(Twice(recorder), made, NODES)
+    assert training.history[1]["failed"]["0"].startswith("WrongStage at stage 'shares', client 0: 'aborted'")
+    assert training.history[1]["answered"] == [1, 2, 3, 4]
