@@ -25,7 +25,7 @@ from fedsim.policy import Policy
 from fedsim.report.terminal import print_difference, print_summary
 from fedsim.run import Engine, Result, run
 from fedsim.scenario import Scenario
-from fedsim.scripts import available_scripts, load_scenario
+from fedsim.scripts import available_scripts, load_scenario, story
 from fedsim.store import StoreError
 from fedsim.tasks import DATASETS, MODELS, PARTITIONS
 from fedsim.tracking import log_to_mlflow, log_to_tensorboard
@@ -272,19 +272,22 @@ def list_command(
     kind: Annotated[str | None, typer.Argument(help="One kind alone, such as attacks; default all.")] = None,
 ) -> None:
     """List attacks, scenarios, data sets, models, partitions, protocols, and what servers may do that is not honest."""
-    if kind not in (None, "attacks", *LISTS):
-        raise StoreError(f"list = {kind!r}: unknown; {nearest(str(kind), ['attacks', *LISTS])}")
+    if kind not in (None, "attacks", "scenarios", *LISTS):
+        raise StoreError(f"list = {kind!r}: unknown; {nearest(str(kind), ['attacks', 'scenarios', *LISTS])}")
     console = Console()
     if kind in (None, "attacks"):
         console.print("[bold]Attacks[/], cheapest first; the rung is the least that one can start from")
         console.print("\n".join(_attack_lines()), highlight=False)
+    if kind in (None, "scenarios"):
+        console.print("[bold]Scenarios[/], each a script to copy, and the question that it asks")
+        for name, script in available_scripts().items():
+            console.print(f"[bold]{name}[/]: {story(script)}", highlight=False)
     for name, (title, entries) in LISTS.items():
         if kind in (None, name):
             console.print(f"[bold]{title}[/]: {', '.join(sorted(entries()))}")
 
 
 LISTS: Mapping[str, tuple[str, Callable[[], Iterable[str]]]] = {
-    "scenarios": ("Scenarios", available_scripts),
     "datasets": ("Data sets", lambda: DATASETS),
     "models": ("Models", lambda: MODELS),
     "partitions": ("Partitions", lambda: PARTITIONS),
@@ -292,7 +295,7 @@ LISTS: Mapping[str, tuple[str, Callable[[], Iterable[str]]]] = {
     "lies": ("Lies in secure aggregation", lambda: CLAIMS),
     "plants": ("What a malicious server plants", lambda: PLANTS),
 }
-"""What ``fedsim list`` names besides the attacks: its title, and where the names are."""
+"""What ``fedsim list`` names besides attacks and scenarios: its title, and where the names are."""
 
 
 def _attack_lines() -> Iterator[str]:

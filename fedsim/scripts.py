@@ -1,5 +1,6 @@
 """Finding a scenario: by the name of a script in ``scenarios/``, or by the path of a script or a TOML file."""
 
+import ast
 import os
 import runpy
 import tomllib
@@ -23,6 +24,11 @@ class ScriptError(ValueError):
 def available_scripts() -> dict[str, Path]:
     """The scenario scripts that ship, by name."""
     return {path.stem: path for path in sorted(SCENARIOS.glob("*.py")) if "scenario = " in path.read_text()}
+
+
+def story(script: Path) -> str:
+    """The first line of the script's docstring: the question that its scenario asks."""
+    return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0]
 
 
 def load_scenario(name_or_path: str) -> Scenario:

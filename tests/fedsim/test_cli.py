@@ -242,6 +242,7 @@ def test_list_names_one_kind_alone():
     assert "stopped by: clients that check the model" in told
     assert "quickstart" not in told
     assert "imprint" not in fedsim("list", "datasets").output
+    assert "cross_silo_he: A few silos encrypt" in fedsim("list", "scenarios").output
     refused = fedsim("list", "atacks")
     assert refused.exit_code == 2
     assert "nearest: attacks" in refused.output
