@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow known-results bench-attacks lint setup clean
+.PHONY: demo docs test test-slow known-results bench-attacks lint setup clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,10 @@ setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/fedsim run quickstart
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/python -m docs.build
 
 lint: $(READY)
 	$(BIN)/ruff check .

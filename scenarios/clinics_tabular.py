@@ -16,7 +16,7 @@ scenario = Scenario(
         Attack(name="prior", victims=2),
         Attack(name="label_counts", victims=2),
         Attack(name="analytic", victims=2),
-        Attack(name="tableak", budget=AttackBudget(iterations=300, restarts=4)),
+        Attack(name="tableak", budget=AttackBudget(iterations=1000, restarts=8)),
     ],
     seeds=[0, 1],
     compare={
