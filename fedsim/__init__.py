@@ -23,7 +23,9 @@ for _name in ("strategies", "attacks", "crypto"):
         )
 
 with leaving_on_interrupt():
+    from attacks.controls import LabelOnly, Noise, Rounding, Temperature, TopK
     from fedsim.cli import main
+    from fedsim.deployment import Deployment
     from fedsim.run import Result, run
     from fedsim.scenario import (
         Adversary,
@@ -48,17 +50,23 @@ __all__ = [
     "AttackBudget",
     "ClientChecks",
     "ClientDP",
+    "Deployment",
     "Federation",
     "Fishing",
     "Homomorphic",
     "Imprint",
     "Inconsistency",
     "Kernels",
+    "LabelOnly",
+    "Noise",
     "Partition",
     "Result",
+    "Rounding",
     "Scenario",
     "SecureAggregation",
     "Task",
+    "Temperature",
+    "TopK",
     "Traps",
     "main",
     "run",

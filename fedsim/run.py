@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.cells import Engine, Machine, attack_cells, preflight, train_cell
+from fedsim.cells import Engine, Machine, attack_cells, preflight
 from fedsim.publish import environment, gather, publish
 from fedsim.report.progress import Progress
 from fedsim.scenario import Cell, Scenario
 from fedsim.store import RunFolder, StoreError, exclusive, read_json
+from fedsim.twins import train_all
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def run(
                     folder.check_same(pair[1])
             todo = [pair for pair in planned if lacks(folder, pair[0], "cell.json")]
             progress.stage("training", sum(cell.scenario.federation.rounds for cell, _ in untrained))
-            for cell, experiment in untrained:
-                train_cell(folder, cell, experiment, machine, progress)
+            train_all(folder, untrained, machine, progress)
             attack_cells(folder, todo, machine, progress, truth=folder.truth)
             return conclude(folder, scenario, engine, command, progress)
 

@@ -1,0 +1,44 @@
+"""Cells that differ only in who attacks the model that comes out of it: trained once, and shared."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsim.cells import Machine, train_cell
+from fedsim.experiment import Experiment
+from fedsim.report.progress import Progress
+from fedsim.scenario import Cell, Scenario
+from fedsim.store import RunFolder, read_json, write_json
+
+AFTER_TRAINING = {"deployment", "attacks"}
+"""Fields of a scenario that no client and no server reads."""
+
+
+def training_of(scenario: Scenario) -> str:
+    """What fixes a training, and what is kept of it: equal for cells that can share one."""
+    fields = scenario.model_dump(mode="json", exclude=AFTER_TRAINING)
+    kept = [sorted(scenario.attacked_rounds), sorted(scenario.released_rounds)]
+    return json.dumps([fields, kept], sort_keys=True)
+
+
+def train_all(
+    folder: RunFolder, cells: Sequence[tuple[Cell, Experiment]], machine: Machine, progress: Progress
+) -> None:
+    """Train every cell, or store what a twin of it already gave."""
+    trained: dict[str, Path] = {}
+    for cell, experiment in cells:
+        place, key = folder.cell(cell.digest), training_of(cell.scenario)
+        twin = trained.get(key)
+        if twin is None or read_json(twin / "measured.json")["cause"] is not None:
+            train_cell(folder, cell, experiment, machine, progress)
+            trained[key] = place
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        for file in sorted(twin.iterdir()):
+            if file.is_file() and file.name not in ("training.json", "measured.json"):
+                shutil.copyfile(file, place / file.name)
+        held = read_json(twin / "training.json")
+        write_json(place / "training.json", {**held, "scenario": cell.scenario.model_dump(mode="json")})
+        write_json(place / "measured.json", read_json(twin / "measured.json"))
+        progress.advance(cell.scenario.federation.rounds, "trained already, for another deployment")
