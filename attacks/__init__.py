@@ -28,6 +28,7 @@ from attacks import (  # noqa: F401  each registers itself
     membership_lira,
     membership_model,
     membership_updates,
+    peeling,
     prior,
     properties,
     sme,
