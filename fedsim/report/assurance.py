@@ -175,7 +175,14 @@ def gaps(context: Context) -> Section:
         items.append("LPIPS (perceptual similarity) was not measured: it needs weights that are not shipped.")
     items += [] if crowd_measured(results) else [UNMEASURED]
     items += [
-        "Membership, attribute and property inference, and attacks on the published model, were not part of this run.",
+        *(
+            []
+            if results.raw.get("inference_summary")
+            else [
+                "Membership, attribute and property inference, and attacks on the published model, were not part of "
+                "this run."
+            ]
+        ),
         f"Data other than {listed([setting_name(s) for s in results.settings if setting_name(s)]) or 'this data set'}, "
         "other models, batch sizes and training lengths behave differently.",
         "Timing, network metadata and the machines themselves were not examined.",

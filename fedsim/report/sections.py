@@ -61,6 +61,13 @@ def what_was_read(entry: Json) -> list[str]:
     return [str(reading.get("what")) for reading in entry.get("readings") or [] if reading.get("read")]
 
 
+def what_was_told(results: Results, protocol: str, setting: Setting) -> list[Json]:
+    """The summary rows of inferences that told more than is had without them, from updates or from the model."""
+    rows = results.raw.get("inference_summary") or []
+    mine = [row for row in rows if results.protocol_of(row) == protocol and results.setting_of(row) == setting]
+    return [row for row in mine if row.get("told")]
+
+
 def holds(entry: Json) -> bool:
     """Whether a summary entry's verdict says that the protocol was not broken."""
     return str(entry.get("verdict", "")).lower().startswith("not broken")
@@ -72,7 +79,8 @@ def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
     cells = results.cells_of(protocol, setting)
     if any(map(is_broken, entries)):
         return Chip("broken", "bad")
-    if read := unique(what for entry in entries for what in what_was_read(entry)):
+    told = [str(row.get("asset")) for row in what_was_told(results, protocol, setting)]
+    if read := unique([*(what for entry in entries for what in what_was_read(entry)), *told]):
         return Chip(f"{listed(read)} read", "bad")
     if cells and all(cell.get("status") == "failed" for cell in cells):
         return Chip("run failed", "warn")
@@ -129,6 +137,7 @@ def _verdict_row(context: Context, protocol: str, setting: Setting) -> list[obje
     """Verdict sentences, the headline figure, accuracy and epsilon of one combination."""
     results, attempts = context.results, context.results.attempts_of(protocol, setting)
     read = [str(r.get("verdict") or "") for s in attempts for r in s.get("readings") or [] if r.get("read")]
+    read += [str(row.get("verdict") or "") for row in what_was_told(results, protocol, setting)]
     said = unique([*(str(s.get("verdict") or "") for s in attempts), *read])
     said = sorted(filter(None, said), key=lambda text: (not text.lower().startswith("broken"), text not in read))
     note = "\n".join(filter(None, [*said, results.lost(protocol, setting)]))

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fedsim.difference import ALONE, SAME, Changed, Difference
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
+from fedsim.report.shipped import headline, rows_of
 from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, share, shown, size, unclaimed
 
 
@@ -47,8 +48,19 @@ def _rows(read: Results, protocol: str, setting: Setting) -> list[list[str]]:
         for (name, round), records in read.attacks_of(protocol, setting).items()
         if records[0].get("rung") != "L0"
     ]
+    rows += [_told(row) for row in rows_of(read, protocol, setting)]
     rows = rows or [[read.lost(protocol, setting) or "no attack", MISSING, MISSING, MISSING]]
     return [[protocol, *rows[0], *own], *(["", *row, "", "", ""] for row in rows[1:])]
+
+
+def _told(row: Json) -> list[str]:
+    """One inference: its figure with what is had without it, or why there is none."""
+    figure = headline(row)
+    value, guess = finite(figure.get("value")), finite(figure.get("guess"))
+    statuses = ", ".join(row["statuses"]).replace("_", " ")
+    beside = "" if guess is None else f"\n({guess:.2f})"
+    said = statuses if value is None else f"{row['headline']} {value:.2f}{beside}"
+    return [f"{row['attack']}\n@{row['rung']}, round {row['round']}", said, MISSING, MISSING]
 
 
 def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, Any], records: list[Json]) -> list[str]:
