@@ -37,7 +37,7 @@ class ClientDP(Defence):
     """The delta at which epsilon is stated; below one over the number of protected units."""
 
     stage: ClassVar[Stage] = Stage.PERTURB
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "revalidate_instances": "always"}
 
     def problems(self) -> list[str]:
         """Every invalid field."""

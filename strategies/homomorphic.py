@@ -43,7 +43,7 @@ class Homomorphic(Defence):
     sensitivity: Literal["magnitude", "label"] = "magnitude"
 
     stage: ClassVar[Stage] = Stage.HIDE
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "revalidate_instances": "always"}
 
     def problems(self) -> list[str]:
         """Every invalid field."""

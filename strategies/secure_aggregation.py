@@ -47,7 +47,7 @@ class SecureAggregation(Defence):
     """``ideal`` lets a trusted party add the encoded vectors: the same sum, bit for bit, without the cryptography."""
 
     stage: ClassVar[Stage] = Stage.HIDE
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "revalidate_instances": "always"}
 
     def problems(self) -> list[str]:
         """Every invalid field."""
