@@ -1,0 +1,264 @@
+"""Attacks on the model that ships, from a scenario to the report: given exactly the access of the deployment."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from attacks import QueryBudgetExceeded
+from attacks.controls import Noise, Rounding
+from fedsim import Adversary, Attack, AttackBudget, ClientDP, Deployment, Federation, Scenario, Task, main, run
+from fedsim.again import attack_again
+from fedsim.dry_run import forecast
+from fedsim.experiment import Experiment
+from fedsim.held import candidates, joined, used
+from fedsim.inferred import summarise_inferences
+from fedsim.scenario import explain
+from fedsim.store import StoreError
+from fedsim.twins import training_of
+from strategies.client_dp import ClientDP as Defence
+
+SMALL = Federation(
+    algorithm="fedavg", clients=3, rounds=2, batch_size=10, local_epochs=3, learning_rate=0.3, examples_per_client=40
+)
+TASK = Task(dataset="digits", model="softmax", test_fraction=0.6)
+ATTACKS = [
+    "loss_membership",
+    Attack(name="model_inversion_white_box", rounds=(1, 2), budget=AttackBudget(iterations=60, restarts=1)),
+    Attack(name="label_only_membership", targets=20, budget=AttackBudget(iterations=1)),
+    Attack(name="gradient_alignment_membership", victims=3),
+    "source_inference",
+    "attribute_map",
+    "active_membership",
+    "lira_online",
+]
+
+
+def scenario(**more):
+    return Scenario(**{
+        "name": "shipped", "task": TASK, "federation": SMALL, "adversary": Adversary(knows=["value_range"]),
+        "attacks": ATTACKS, **more,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    compared = {"deployment": {"open": Deployment(), "labels": Deployment(access="label_only", query_budget=100)}}
+    return run(scenario(compare=compared), tmp_path_factory.mktemp("runs") / "shipped")
+
+
+def found(result, label, name, round=2):
+    cell = next(cell for cell in result.cells if cell["labels"]["deployment"] == label)
+    return next(e for e in cell["inferences"] if (e["name"], e["round"]) == (name, round))
+
+
+def test_the_classes_are_judged_by_another_model_after_any_round(shipped):
+    for round in (1, 2):
+        entry = found(shipped, "open", "model_inversion_white_box", round)
+        judged = entry["figures"]["judged"]
+        assert entry["status"] == "done"
+        assert judged["guess"] == 0.1
+        assert judged["low"] <= judged["value"] <= judged["high"]
+        assert len(entry["pictures"]) == 10
+    assert found(shipped, "open", "model_inversion_white_box")["figures"]["judged"]["value"] >= 0.5
+    assert entry["figures"]["judge's accuracy"]["value"] > 0.9
+
+
+def test_a_level_below_what_an_attack_needs_is_named(shipped):
+    assert found(shipped, "labels", "model_inversion_white_box")["reason"].startswith("needs access white_box")
+    assert found(shipped, "labels", "loss_membership")["status"] == "not_applicable"
+
+
+def test_past_the_budget_is_refused_and_counted_in_a_run(shipped):
+    entry = found(shipped, "labels", "label_only_membership")
+    assert entry["status"] == "refused"
+    assert entry["reason"] == "query budget exceeded: 40 queries asked, 20 of 100 left"
+    assert (entry["queries"], entry["refused"]) == (80, 40)
+    assert entry["figures"] == {}
+
+
+def test_a_rate_that_the_non_members_cannot_support_is_refused(shipped):
+    figures = found(shipped, "open", "loss_membership")["figures"]
+    assert figures["tpr at 0.001"]["value"] is None
+    assert figures["tpr at 0.001"]["refused"].startswith("too few non-members")
+    assert figures["tpr at 0.01"]["value"] is not None
+    assert figures["auc"]["members"] == 120
+
+
+def test_an_absent_attribute_missing_knowledge_and_what_nobody_planted_are_told(shipped):
+    assert "declares no sensitive column" in found(shipped, "open", "attribute_map")["reason"]
+    assert found(shipped, "open", "lira_online")["reason"].startswith("needs architecture")
+    assert found(shipped, "open", "active_membership")["reason"].startswith("needs planted")
+
+
+def test_updates_tell_whose_a_record_is_whatever_the_deployment(shipped):
+    for label in ("open", "labels"):
+        entry = found(shipped, label, "source_inference")
+        assert entry["figures"]["right"]["guess"] == pytest.approx(1 / 3)
+        assert entry["access"] is None
+    assert found(shipped, "open", "gradient_alignment_membership")["figures"]["auc"]["members"] == 120
+
+
+def test_the_service_sees_the_queries_and_the_alarms_of_honest_callers(shipped):
+    seen = found(shipped, "labels", "label_only_membership")["seen"]
+    assert seen["signals"]["volume"] == 80
+    assert "volume" in seen["alarms"]
+    assert 0 <= seen["false_alarm_low"] <= seen["false_alarm_rate"] <= seen["false_alarm_high"] <= 1
+    assert found(shipped, "open", "label_only_membership")["seen"] is None
+
+
+def test_the_report_puts_access_beside_accuracy_and_shows_the_classes(shipped):
+    text = (shipped.out / "report.html").read_text()
+    assert "The model that ships" in text
+    assert "What a deployment gives away, and what its controls cost" in text
+    assert "model_inversion_white_box: the first seed" in text
+    rows = {(row["labels"]["deployment"], row["attack"], row["round"]) for row in shipped.results["inference_summary"]}
+    assert ("open", "model_inversion_white_box", 1) in rows
+
+
+def test_cells_that_differ_in_the_deployment_alone_share_a_training(shipped):
+    one, other = shipped.cells
+    assert one["training"] == other["training"]
+    assert training_of(scenario()) == training_of(scenario(deployment=Deployment(access="rounded")))
+    assert training_of(scenario()) != training_of(scenario(attacks=["loss_membership", "analytic"]))
+
+
+def test_a_run_can_be_attacked_again_on_the_models_that_it_kept(shipped):
+    again = attack_again(shipped.out, "confidence_membership", rounds=[1])
+    assert found(again, "open", "confidence_membership", 1)["status"] == "done"
+    assert found(again, "open", "loss_membership")["status"] == "done"
+    with pytest.raises(StoreError, match="hold rounds"):
+        attack_again(shipped.out, "confidence_membership", rounds=[5])
+
+
+def test_the_same_run_again_gives_the_same_figures(tmp_path):
+    alone = scenario(attacks=["loss_membership", "gradient_alignment_membership"])
+    one, other = (run(alone, tmp_path / name).results["inference_summary"] for name in ("a", "b"))
+    assert one == other
+
+
+def test_members_are_what_clients_used_and_candidates_come_in_no_order():
+    experiment = Experiment(scenario(federation=Federation(clients=2, rounds=3, batch_size=4)))
+    history = [{"round": 1, "answered": [0, 1]}, {"round": 2, "answered": [1]}, {"round": 3, "answered": [0]}]
+    held = used(experiment, history, (1, 2))
+    assert len(held[0][1]) == 4
+    assert 4 < len(held[1][1]) <= 8
+    targets, inside = candidates(experiment, joined(held, experiment.test_data()), 5, "test")
+    assert inside.sum() == 5
+    assert len(inside) == 10
+    again, same = candidates(experiment, joined(held, experiment.test_data()), 5, "test")
+    assert torch.equal(targets.inputs, again.inputs)
+    assert torch.equal(inside, same)
+    assert not torch.equal(inside, torch.arange(10) < 5)
+
+
+def test_an_inference_without_rounds_gets_those_that_it_is_about():
+    made = scenario(attacks=["loss_membership", "source_inference", "analytic", Attack(name="fed_mia", rounds=(2,))])
+    assert [attack.rounds for attack in made.attacks] == [(2,), (1, 2), (1,), (2,)]
+    assert made.released_rounds == {2}
+    assert Scenario.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"access": "white_box", "controls": [{"kind": "noise", "std": 0.1}]}, "bound by no control"),
+        ({"access": "white_box", "query_budget": 5}, "bound by no control"),
+        ({"access": "labels"}, "'label_only'"),
+        ({"access": "confidences", "controls": [{"kind": "noise", "std": -1}]}, "std = -1"),
+        ({"query_budget": -1, "access": "label_only"}, "greater than or equal to 0"),
+        ({"budget": 5}, "no field 'budget'; nearest: query_budget"),
+    ],
+)
+def test_a_deployment_that_cannot_be_is_refused_in_a_line(fields, told):
+    with pytest.raises(ValidationError) as caught:
+        scenario(deployment=fields)
+    assert any(told in line for line in explain(caught.value))
+
+
+def test_controls_compose_in_the_order_given():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    deployed = Deployment(access="confidences", controls=[Noise(0.2), Rounding(1)], query_budget=3)
+    oracle = deployed.open(network, 3, torch.Generator().manual_seed(1), None)
+    answers = oracle.confidences(torch.rand(3, 4))
+    assert oracle.access == "rounded"
+    assert torch.allclose(answers, answers.round(decimals=1))
+    with pytest.raises(QueryBudgetExceeded):
+        oracle.labels(torch.rand(1, 4))
+    assert deployed.describe().endswith("after noise and rounding, for at most 3 inputs.")
+
+
+def test_a_dry_run_says_what_is_asked_of_whom():
+    words = forecast(scenario(deployment=Deployment(access="label_only", query_budget=500)), "inline")
+    assert "model_inversion_white_box: what the classes look like, from the model after round 1 and 2" in words
+    assert "(label only, 500 queries at most)" in words
+    assert "A caller of the finished model is told the label alone, for at most 500 inputs." in words
+
+
+def test_rows_pool_seeds_without_narrowing_the_interval():
+    def entry(value):
+        figure = {
+            "value": value,
+            "low": value - 0.1,
+            "high": value + 0.1,
+            "guess": 0.5,
+            "guess_name": "chance",
+            "n": 10,
+        }
+        return {
+            "name": "loss_membership", "round": 1, "rung": "L1", "asset": "membership", "headline": "auc", "seen": None,
+            "source": "model", "access": "rounded", "status": "done", "reason": None, "figures": {"auc": figure},
+            "queries": 10, "refused": 0,
+        }  # fmt: skip
+
+    (row,) = summarise_inferences([{"labels": {}, "inferences": [entry(v)]} for v in (0.6, 0.8)])
+    figure = row["figures"]["auc"]
+    assert [figure[key] for key in ("value", "low", "high")] == pytest.approx([0.7, 0.6, 0.8])
+    assert figure["n"] == 20
+    assert row["told"]
+    assert row["verdict"].startswith("who was trained on: told at rung L1 by loss_membership, auc 0.70 [0.60, 0.80]")
+    assert "2 seeds, too few to be sure" in row["verdict"]
+
+
+def private(**more):
+    return scenario(
+        federation=Federation(clients=3, rounds=1, batch_size=4),
+        protocol=[ClientDP(clip=1.0, noise_multiplier=2.0)],
+        attacks=["label_counts"],
+        **more,
+    )
+
+
+def test_client_dp_is_audited_as_the_run_ends(tmp_path):
+    (cell,) = run(private(), tmp_path / "sound").cells
+    assert cell["status"] == "done"
+    assert cell["audit"]["claimed"] == pytest.approx(cell["privacy"]["epsilon"])
+    assert cell["audit"]["bound"]["low"] <= cell["audit"]["claimed"] < cell["audit"]["bound"]["ceiling"]
+    assert "Epsilon as canaries measured it" in (tmp_path / "sound" / "report.html").read_text()
+    (cell,) = run(private(audit=False), tmp_path / "off").cells
+    assert cell["audit"] is None
+
+
+def test_a_run_whose_noise_is_missing_fails_loudly(tmp_path, monkeypatch):
+    sound = Defence.protect
+
+    def quiet(self, update, context):
+        weaker = Defence(**{**self.__dict__, "noise_multiplier": 0.2})
+        return sound(weaker, update, context)
+
+    monkeypatch.setattr(Defence, "protect", quiet)
+    result = run(private(), tmp_path / "broken")
+    assert result.cells[0]["status"] == "failed"
+    assert "epsilon claimed = 1.99" in result.cells[0]["cause"]
+    assert any("the defence or its accounting is broken" in problem for problem in result.problems)
+
+
+def test_a_prediction_api_scenario_is_there():
+    assert callable(main)
+    from scenarios.prediction_api import scenario as api
+
+    cells = api.cells()
+    assert {cell.scenario.deployment.access for cell in cells} == {
+        "white_box", "confidences", "top_k", "rounded", "label_only",
+    }  # fmt: skip
+    assert len(np.unique([training_of(cell.scenario) for cell in cells])) == len(api.seeds)
