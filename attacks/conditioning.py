@@ -15,9 +15,11 @@ from attacks.losses import LOSSES
 from attacks.matching import Matching, Victim, prepare
 from attacks.objectives import euclidean
 from attacks.registry import Case
-from attacks.view import Knowledge, Observation, Reconstruction, generator
+from attacks.view import Knowledge, NotApplicable, Observation, Reconstruction, generator
 
 _STEPS = 300
+NEAR, MATCHED = 0.1, 1e-2
+"""The relative mismatch from which on a search came near, and the one at which its end is judged at the coarsest."""
 _OPEN = 0.25
 """Share of open directions from which a claim says nothing about the inputs, whatever matched the gradient."""
 
@@ -45,9 +47,9 @@ class Conditioning:
     def says(self) -> str:
         """A sentence for the report."""
         return (
-            f"condition number at least {self.largest / self.smallest:.1e}; at a relative mismatch of "
-            f"{self.mismatch:.1e} the gradient leaves {self.undetermined:.0%} of the input directions open: "
-            + ("ill-conditioned, which is not protection" if self.ill else "determined")
+            f"{'ill-conditioned' if self.ill else 'determined'}: condition number at least "
+            f"{self.largest / self.smallest:.1e}; at a relative mismatch of {self.mismatch:.1e} the gradient leaves "
+            f"{self.undetermined:.0%} of the input directions open" + ", which is not protection" * self.ill
         )
 
 
@@ -61,16 +63,47 @@ def conditioning(
     probe, which overstates the least singular values and so understates what is open. Raises ValueError for a claim
     without inputs or labels.
     """
+    victim, point, found = _claimed(obs, know, claim)
+    if mismatch is None:
+        mismatch = _mismatch(victim, found)
+    return _judged(victim, point, found, mismatch)
+
+
+def doubt(obs: Observation, know: Knowledge, claim: Reconstruction) -> str:
+    """Why a claim that came near the gradient proves nothing by what it missed; empty where it proves something.
+
+    A search that ended short of a close match is judged as if it had got there. Computed from the claim alone, never
+    from the truth. Empty, too, for a claim that is not about one gradient.
+    """
+    try:
+        victim, point, found = _claimed(obs, know, claim)
+        mismatch = _mismatch(victim, found)
+        if not mismatch <= NEAR:
+            return ""
+        judged = _judged(victim, point, found, min(mismatch, MATCHED))
+    except (ValueError, RuntimeError, NotApplicable):
+        return ""
+    return f"not recovered, {judged.says}" if judged.ill else ""
+
+
+def _claimed(obs: Observation, know: Knowledge, claim: Reconstruction) -> tuple[Victim, Tensor, Tensor]:
+    """The case made ready, the claim as a point in unit coordinates (D,), and its gradient (P,)."""
     if claim.inputs is None or claim.labels is None:
         raise ValueError("claim: the Jacobian is taken at claimed inputs and labels; this claim lacks them")
     case = Case((obs,), know, generator(0))
     victim = prepare(case, dict(obs.update), claim.labels, Matching(euclidean, dtype=torch.float64))
-    seen = torch.cat([obs.update[name].double().flatten() for name in victim.target])
     point = ((claim.inputs.double() - victim.low) / (victim.high - victim.low)).flatten()
-    found = _gradient(victim, point)
-    if mismatch is None:
-        scale = float(found @ seen / found.square().sum())
-        mismatch = float((scale * found - seen).norm() / seen.norm())
+    return victim, point, _gradient(victim, point)
+
+
+def _mismatch(victim: Victim, found: Tensor) -> float:
+    """The distance of the claim's gradient, at its best scale, from the one that was seen, in parts of the latter."""
+    seen = torch.cat([tensor.flatten() for tensor in victim.target.values()])
+    scale = found @ seen / found.square().sum()
+    return float((scale * found - seen).norm() / seen.norm())
+
+
+def _judged(victim: Victim, point: Tensor, found: Tensor, mismatch: float) -> Conditioning:
     nodes, weights = _spectrum(victim, point, found.norm())
     moved = (weights * nodes * len(point)).cumsum(0).sqrt()
     open_share = float(weights[moved < mismatch].sum())

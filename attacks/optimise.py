@@ -216,9 +216,10 @@ class _Search:
         for wave in (first, rest) if self.recipe.tolerance else (first + rest,):
             queue = deque(job for job in wave if job[0] not in self.solved)
             if queue and (wave is not rest or time.monotonic() < self.deadline):
-                self._descend(queue)
+                self._descend_within_memory(queue)
         return [self._claim(index) for index in range(len(self.victims))]
 
+        self.notes: tuple[str, ...] = ()
     def _descend(self, queue: deque[Job]) -> None:
         jobs = [queue.popleft() for _ in range(min(self.width, len(queue)))]
         starts = torch.stack([self.starts[job] for job in jobs])
@@ -230,6 +231,18 @@ class _Search:
             late = time.monotonic() > self.deadline
             queue = deque(job for job in queue if job[0] not in self.solved and not late)
             ended = [k for k, live in enumerate(rows.live) if live and (k in over or rows.jobs[k][0] in self.solved)]
+    def _descend_within_memory(self, queue: deque[Job]) -> None:
+        """Descend; where memory does not suffice, once more with half as many side by side, down to one."""
+        wave = list(queue)
+        while True:
+            try:
+                return self._descend(deque(job for job in wave if not self.ran[job] and job[0] not in self.solved))
+            except (RuntimeError, MemoryError) as error:
+                if self.width == 1 or not _out_of_memory(error):
+                    raise
+            self.width //= 2
+            self.notes = (f"memory sufficed for {self.width} candidates side by side",)
+
             for k in ended:
                 self._bank(rows, k)
                 rows.live[k] = False
@@ -287,5 +300,15 @@ class _Search:
             converged=not lost,
             diverged=int(failed.sum()),
             iterations=self.steps[index],
-            notes=(*victim.notes, *self.batch.notes, *(("out of time before its first step",) if late else ())),
+            notes=(
+                *victim.notes,
+                *self.batch.notes,
+                *self.notes,
+                *(("out of time before its first step",) if late else ()),
+            ),
         )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, on any device: PyTorch says so in words alone on the processor."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks import available
-from fedsim.battery import on_model
+from fedsim.battery import BATTERY, on_model
 from fedsim.cells import Engine, Machine, attack_cells, preflight
 from fedsim.names import nearest
 from fedsim.publish import environment, gather, publish
@@ -34,8 +34,9 @@ def attack_again(
     """
     path = Path(folder)
     scenario = RunFolder.scenario_of(path)
-    if attack not in available():
-        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, available())}")
+    known = [BATTERY, *available()]
+    if attack not in known:
+        raise StoreError(f"attack = {attack!r}: unknown; {nearest(attack, known)}")
     held = sorted(scenario.released_rounds if on_model(attack) else _viewed(scenario))
     if not held:
         raise StoreError(

@@ -1,7 +1,7 @@
 """Attacking stored views: which victims, what each attack receives, and what it claims."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from attacks import (
@@ -19,10 +19,15 @@ from attacks import (
 from attacks.inference import InferenceSanity
 from attacks.view import Update
 from fedsim.adversary import knowledge_for
+from fedsim.battery import BATTERY
 from fedsim.experiment import Experiment
+from fedsim.plan import everything, left_out, rationed
 from fedsim.scenario import Attack
 from fedsim.seeds import derive
 from fedsim.truth import Victim, truth_of
+
+Observed = Callable[[Victim], tuple[Observation, ...]]
+"""What the view holds of a victim."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class Job:
     budget: Budget
     beside: bool = False
     """Whether this is on the sum that opens beside the clients' parts in clear, which another job is on."""
+    of_battery: bool = False
+    skipped: str = ""
+    """Why the attack is not run after all."""
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -53,27 +61,40 @@ class Claims:
 
 
 def jobs(experiment: Experiment, view: View, attacks: Sequence[Attack]) -> list[Job]:
-    """The attacks to run on one cell's view, each on the first of the round's victims."""
-    planned, adversary = [], experiment.scenario.adversary
-    aim = adversary.victim if adversary.plant is not None and adversary.plant.one_victim else None
+    """The attacks to run on one cell's view, each on the first of the round's victims; a battery is all of them."""
+    planned: list[Job] = []
+    observed = functools.cache(functools.partial(_observed, view))
+    named = {attack.name for attack in attacks}
     for attack in attacks:
-        if attack.name not in reconstructions():
-            continue
         for round in attack.rounds:
-            whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
-            planned.append(_job(experiment, view, attack, round, whom))
-            beside = sum_beside(view, round) if reconstructions()[attack.name].needs.update else ()
-            if beside:
-                planned.append(replace(_job(experiment, view, attack, round, beside), beside=True))
+            if attack.name == BATTERY:
+                each = [attack.model_copy(update={"name": name}) for name in everything()]
+                mine = [job for member in each for job in _jobs_of(experiment, view, member, round, observed)]
+                planned += rationed(mine, left_out(attack.without, named), attack.budget.seconds)
+            elif attack.name in reconstructions():
+                planned += _jobs_of(experiment, view, attack, round, observed)
     return planned
 
 
-def _job(experiment: Experiment, view: View, attack: Attack, round: int, whom: Sequence[Victim]) -> Job:
+def _jobs_of(experiment: Experiment, view: View, attack: Attack, round: int, observed: Observed) -> list[Job]:
+    """One attack on a round: on its victims, and on the sum that is open beside them."""
+    adversary = experiment.scenario.adversary
+    aim = adversary.victim if adversary.plant is not None and adversary.plant.one_victim else None
+    whom = [v for v in victims_of(view, round) if aim is None or v.clients == (aim,)][: attack.victims]
+    planned = [_job(experiment, view, attack, round, whom, observed)]
+    if beside := sum_beside(view, round) if reconstructions()[attack.name].needs.update else ():
+        planned.append(replace(_job(experiment, view, attack, round, beside, observed), beside=True))
+    return planned
+
+
+def _job(
+    experiment: Experiment, view: View, attack: Attack, round: int, whom: Sequence[Victim], observed: Observed
+) -> Job:
     if reconstructions()[attack.name].needs.history:
         whom = [_with_history(view, victim) for victim in whom]
     victims = tuple(
         (
-            tuple(seen for own in victim.rounds for seen in _observed(view, own)),
+            tuple(seen for own in victim.rounds for seen in observed(own)),
             knowledge_for(
                 experiment,
                 truth_of(experiment, round, *victim.clients, earlier=victim.earlier),
@@ -138,6 +159,8 @@ def _observed(view: View, victim: Victim) -> tuple[Observation, ...]:
 
 def perform(job: Job) -> Claims:
     """Run one attack; what it refuses or breaks on is an answer too."""
+    if job.skipped:
+        return Claims()
     try:
         answers = reconstruct_many(job.attack, job.victims, budget=job.budget)
     except Exception as error:  # an attack of one's own may break in any way, and must not end the run

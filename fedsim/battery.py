@@ -5,6 +5,9 @@ from typing import Any
 
 from attacks import inferences, reconstructions
 
+BATTERY = "battery"
+"""The name that stands for every attack that rebuilds data."""
+
 
 def on_model(name: str) -> bool:
     """Whether this attack asks the model after a round; all others read updates."""
@@ -15,7 +18,7 @@ def rounds_read(name: str, rounds: Iterable[int]) -> set[int]:
     """The rounds whose updates attack ``name`` on ``rounds`` reads."""
     if on_model(name):
         return set()
-    if name in reconstructions() and reconstructions()[name].needs.history:
+    if name == BATTERY or (name in reconstructions() and reconstructions()[name].needs.history):
         return {kept for round in rounds for kept in range(1, round + 1)}
     return set(rounds)
 

@@ -11,12 +11,13 @@ from attacks.losses import LOSSES
 from fedsim.adversary import in_words, knowledge_for, rung
 from fedsim.assess import Job, perform
 from fedsim.assets import asset_of
-from fedsim.battery import on_model
+from fedsim.battery import BATTERY, on_model
 from fedsim.cells import Engine, preflight
 from fedsim.client import batches, local_update, plain_gradient
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
 from fedsim.inferred import TOLD
+from fedsim.plan import everything
 from fedsim.planting import first_models
 from fedsim.report.progress import Progress
 from fedsim.scenario import Attack, Cell, Scenario
@@ -100,6 +101,9 @@ def _threat_models(cells: Sequence[Cell]) -> list[str]:
 def _attack_line(experiment: Experiment, attack: Attack, count: int) -> str:
     if attack.name in inferences():
         return _inference_line(experiment, attack)
+    if attack.name == BATTERY:
+        names = [name for name in everything() if name not in attack.without]
+        return f"  {BATTERY}, {count} victims, cheapest first: {listed(names)}; not timed"
     seconds, stopped = _seconds_on_one_victim(experiment, attack)
     where = rung(experiment.scenario, attack.rounds[0]) if reconstructions()[attack.name].needs.update else "L0"
     bound = "at least" if stopped else "about"

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from attacks import NotApplicable, Reconstruction, metrics, reconstructions
 from fedsim.adversary import rung
+from attacks.conditioning import doubt
 from fedsim.assess import Claims, Job
 from fedsim.experiment import Experiment
 from fedsim.leakage import SCALES, SHARES, Scale, baseline_figures, floor, recovered, score
+from fedsim.grids import one_thread
 from fedsim.scenario import Cell, Scenario
 from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset
@@ -27,19 +29,23 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
     attack = reconstructions()[job.attack]
     adversary = experiment.scenario.adversary
     victims, pictures, reasons = [], {}, []
-    for whom, answer in zip(job.whom, claims.answers, strict=False):
+    for whom, (seen, know, _), answer in zip(job.whom, job.victims, claims.answers, strict=False):
         if isinstance(answer, NotApplicable):
             reasons.append(f"needs {answer.missing} (rung {answer.rung})")
             continue
         truth = truth_of(experiment, whom.round, *whom.clients, earlier=whom.earlier)
         victim, shown = _victim(experiment, cell.digest, job, truth, answer)
         victims.append(victim)
+        if seen and not any(victim["recovered"]) and not victim["inconclusive"]:
+            with one_thread():
+                victim["inconclusive"] = doubt(seen[-1], know, answer)
         pictures.update(shown)
     summed = max((len(whom.clients) for whom in job.whom), default=1)
     entry = {
         "name": job.attack,
         "on": "on the sum" if job.beside else None,
         "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round, summed),
+        "battery": job.of_battery,
         "paper": attack.paper,
         "claim": attack.claim,
         "round": job.round,
@@ -49,7 +55,7 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
         "sanity": claims.sanity,
         "victims": victims,
     }
-    status, reason = _status(victims, reasons, claims)
+    status, reason = ("not_run", job.skipped) if job.skipped else _status(victims, reasons, claims)
     return {**entry, "status": status, "reason": reason}, pictures
 
 

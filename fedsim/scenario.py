@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from attacks import available
 from attacks.losses import LOSSES
-from fedsim.battery import in_its_rounds, on_model, rounds_read
+from fedsim.battery import BATTERY, in_its_rounds, on_model, rounds_read
 from fedsim.deployment import Deployment
 from fedsim.frozen import FrozenDict, Json, frozen
 from fedsim.lies import adversary_problems, collusion_problems, lie_problems
@@ -196,6 +196,9 @@ class Attack(Part):
     """Inference: so many members, and others, to tell apart, or claims for each class; None takes every record, and
     one claim a class."""
     budget: AttackBudget = AttackBudget()
+    """Of the battery: iterations and restarts are each attack's, the seconds are shared out among the searches."""
+    without: tuple[str, ...] = ()
+    """Battery: attacks to leave out."""
 
 
 class Scenario(Part):
@@ -262,8 +265,16 @@ class Scenario(Part):
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
-            if attack.name not in available():
-                problems.append(f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, available())}")
+            known = [BATTERY, *available()]
+            if attack.name not in known:
+                problems.append(f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, known)}")
+            problems += [
+                f"attacks.{index}.without = {name!r}: unknown; {nearest(name, available())}"
+                for name in attack.without
+                if name not in available()
+            ]
+            if attack.without and attack.name != BATTERY:
+                problems.append(f"attacks.{index}.without: only the battery leaves attacks out; drop it")
             late = [r for r in attack.rounds if not 1 <= r <= self.federation.rounds]
             if late or not attack.rounds:
                 problems.append(

@@ -172,6 +172,31 @@ def test_a_model_that_vmap_cannot_take_is_attacked_one_candidate_at_a_time_and_s
     torch.testing.assert_close(claim.inputs, plain.inputs, atol=1e-4, rtol=1e-3)
 
 
+def test_memory_that_does_not_suffice_makes_the_chunks_smaller_and_changes_no_number(monkeypatch):
+    few = Budget(iterations=20, restarts=6)
+    whole = match([case(small())], INVERTING, few)[0]
+    bind = Batch.bind
+
+    def short_of_memory(self, owners, *, record=False):
+        if len(owners) > 2:
+            evaluate = bind(self, owners, record=record)
+            calls = []
+
+            def fails(points):
+                calls.append(len(points))
+                if len(calls) > 3:
+                    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 GB")
+                return evaluate(points)
+
+            return fails
+        return bind(self, owners, record=record)
+
+    monkeypatch.setattr(Batch, "bind", short_of_memory)
+    claim = match([case(small())], INVERTING, few)[0]
+    assert any("memory sufficed for 2 candidates" in note for note in claim.notes)
+    torch.testing.assert_close(claim.inputs, whole.inputs, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_normalisation_and_dropout_keep_their_mode_their_statistics_and_no_global_generator(training):
     with torch.random.fork_rng(devices=[]):
