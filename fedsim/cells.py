@@ -21,9 +21,9 @@ from fedsim.federation import Training, TrainingFailed, federate, recording
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.inferred import inference_outcome
+from fedsim.lies import who_stopped
 from fedsim.outcome import attack_outcome, baseline_pictures
 from fedsim.planting import first_models
-from fedsim.plan import not_run, silent
 from fedsim.protection import protection
 from fedsim.questions import Answer, Asked, Question, answer, questions
 from fedsim.released import releases
@@ -199,6 +199,8 @@ def store_cell(
     rebuilt = [(work, claims) for work, claims in attacked if isinstance(work, Job) and isinstance(claims, Claims)]
     for job, claims in rebuilt:
         outcome, shown = attack_outcome(experiment, cell, job, claims)
+        if outcome["status"] == "not_applicable" and (stopped := who_stopped(training.history, job.round)):
+            outcome["reason"] = f"{stopped}; {outcome['reason']}"
         outcomes.append(outcome)
         pictures.update(shown)
     for work, said in attacked:
@@ -211,12 +213,12 @@ def store_cell(
         for outcome in outcomes:
             for victim in outcome["victims"]:
                 victim.get("rows", {}).pop("truth", None)
-    held: dict[str, list[Any]] = {"attacks": [], "inferences": [], "not_run": []}
+    held: dict[str, list[Any]] = {"attacks": [], "inferences": []}
     if join:
         fresh = {(outcome["name"], outcome["round"]) for outcome in [*outcomes, *inferred]}
         if (place / "cell.json").exists():
             before = read_json(place / "cell.json")
-            held = {kind: [o for o in before.get(kind, []) if (o["name"], o["round"]) not in fresh] for kind in held}
+            held = {kind: [o for o in before[kind] if (o["name"], o["round"]) not in fresh] for kind in held}
         pictures = load_tensors(place / "truth.safetensors") | load_tensors(place / "pictures.safetensors") | pictures
         tensors = load_tensors(place / "claims.safetensors")
     else:
@@ -244,8 +246,7 @@ def store_cell(
             "side_channels": side_channels(view),
             "cost": {**bytes_on_the_wire(view), "parameters": parameters_of(experiment)},
             "protection": protection(cell.scenario),
-            "attacks": held["attacks"] + [outcome for outcome in outcomes if not silent(outcome)],
-            "not_run": held["not_run"] + [not_run(outcome) for outcome in outcomes if silent(outcome)],
+            "attacks": held["attacks"] + outcomes,
             "inferences": held["inferences"] + inferred,
             "releases": releases(experiment, training),
         },

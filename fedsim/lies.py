@@ -1,5 +1,6 @@
 """Lies and collusion, as a scenario asks for them: which of them a protocol allows, and who tells them."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import ArrayRecord
@@ -133,6 +134,12 @@ def muting(experiment: "Experiment") -> Mute:
 def lies_told(strategy: FederatedMean) -> dict[str, Any]:
     """The lie and what came of it, for the evidence; empty for an honest server."""
     return strategy.evidence() if isinstance(strategy, LyingMean | DifferencingMean | FlowerMean) else {}
+
+
+def who_stopped(history: Sequence[Mapping[str, Any]], round: int) -> str:
+    """Which errors of which clients stopped the lie of ``round``; empty where none was told, or none refused it."""
+    came_of_it = next((str(row.get("lie") or "") for row in history if row["round"] == round), "")
+    return f"the lie was {came_of_it.split(': ')[0]}" if came_of_it.startswith("stopped by") else ""
 
 
 def opening_words(scenario: "Scenario") -> str:

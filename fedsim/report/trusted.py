@@ -34,6 +34,8 @@ def server_sees(stack: Stack) -> str:
     """What reaches the server: the outermost defence decides."""
     if not stack:
         return SERVER_SEES["plain"]
+    if stack[-1].get("mode") == "ideal":
+        return SERVER_SEES["trusted_adder"]
     if not (holder := _holder(stack)):
         return SERVER_SEES.get(_name(stack[-1]), "what the defence named leaves visible")
     fraction = float(stack[-1].get("encrypted_fraction", 1))
@@ -48,6 +50,10 @@ def must_trust(stack: Stack) -> str:
     said = [MUST_TRUST.get(_name(defence), MISSING) for defence in stack] or [MUST_TRUST["plain"]]
     if holder := _holder(stack):
         said[-1] = KEY_HOLDERS[holder][1]
+    if stack and stack[-1].get("mode") == "ideal":
+        said[-1] = MUST_TRUST["trusted_adder"]
+    elif stack and stack[-1].get("profile", "paper") != "paper":
+        said[-1] += f"; {MUST_TRUST['weak_profile']}"
     return "; ".join(dict.fromkeys(said))
 
 

@@ -13,6 +13,7 @@ SERVER_SEES = {
     "client_dp": "each client's update after the client clipped it and added noise",
     "sample_dp": "each client's update, trained with per-example clipping and noise",
     "secure_aggregation": "a masked vector from each client, and the sum over the cohort",
+    "trusted_adder": "the sum over the cohort, from a trusted party that adds",
     "homomorphic": "a ciphertext from each client, which it adds without opening",
 }
 
@@ -22,6 +23,8 @@ MUST_TRUST = {
     "client_dp": "the client's software: the clipping and the noise happen there",
     "sample_dp": "the client's software: the clipping and the noise happen there",
     "secure_aggregation": "that enough clients are honest, and that the cohort does not shrink to a few",
+    "trusted_adder": "the party that adds: it reads every update; and that enough clients are honest",
+    "weak_profile": "that the server keeps to the protocol, wherever this profile's clients do not check",
     "homomorphic": "whoever holds the decryption key not to collude with the server",
 }
 

@@ -12,6 +12,14 @@ def encrypted(**fields):
     return {"kind": "homomorphic", "keys": "clients_share_key", "encrypted_fraction": 1.0, **fields}
 
 
+def masked(**fields):
+    return {"kind": "secure_aggregation", "profile": "paper", "mode": "protocol", **fields}
+
+
+def test_only_clients_with_every_check_need_not_trust_the_server():
+    assert "the server" not in must_trust([masked()])
+
+
 def test_every_key_holder_has_its_words():
     assert set(KEY_HOLDERS) == set(Homomorphic.__annotations__["keys"].__args__)
     assert len(set(KEY_HOLDERS.values())) == len(KEY_HOLDERS)
@@ -28,6 +36,10 @@ def test_every_key_holder_has_its_words():
         ([encrypted(encrypted_fraction=0.0)], "nothing is encrypted", "every single client"),
         ([NOISE, encrypted()], "without opening", "the client's software"),
         ([NOISE], "after the client clipped it", "the client's software"),
+        ([masked()], "a masked vector", "enough clients are honest"),
+        ([masked(profile="semi_honest")], "a masked vector", "the server keeps to the protocol"),
+        ([masked(profile="flower_1_41")], "a masked vector", "the server keeps to the protocol"),
+        ([NOISE, masked(mode="ideal")], "the sum over the cohort, from a trusted party", "it reads every update"),
         ([{"kind": "of the future"}], "what the defence named leaves visible", "–"),
     ],
 )
