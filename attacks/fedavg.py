@@ -15,7 +15,7 @@ from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 RECIPE = Recipe(
-    matching=Matching(cosine, tv=0.01, simulate=True),
+    matching=Matching(cosine, tv=0.03, simulate=True),
     minimiser=SignedAdam,
     iterations=500,
     restarts=8,

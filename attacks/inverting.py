@@ -69,7 +69,7 @@ class SignedAdam:
 
 
 RECIPE = Recipe(
-    matching=Matching(cosine, tv=0.01),
+    matching=Matching(cosine, tv=0.03),
     minimiser=SignedAdam,
     iterations=1000,
     restarts=2,
