@@ -79,9 +79,14 @@ _READERS: dict[str, Callable[[Homomorphic, int], tuple[str, str]]] = {
 
 def _encrypted(defence: Homomorphic, cohort: int, colluders: int) -> dict[str, str]:
     reads, survives = _READERS[defence.keys](defence, cohort)
+    if not defence.encrypted_fraction:
+        return {"reads": "everybody on the wire: every update", "security": "nothing is hidden", "survives": survives}
     if colluders and defence.keys == "clients_share_key":
         reads = "the server with the client that helps it: every update"
+    security = "128 bits (ring-LWE, by the table of the HE standard)"
+    if defence.keys == "server_holds_key":
+        security += ", none against the server"
     if defence.encrypted_fraction < 1:
         reads += f"; everybody on the wire: {1 - defence.encrypted_fraction:.0%} of each update, in clear"
-    security = "128 bits (ring-LWE, by the table of the HE standard)"
+        security += ", for what is encrypted"
     return {"reads": reads, "security": security, "survives": survives}

@@ -191,8 +191,10 @@ def test_protocols_stand_side_by_side_in_the_report(finished):
         ([ClientDP()], "noised first", "nothing"),
         ([SecureAggregation(profile="flower_1_41")], "if the server keeps to the protocol", "32 bits"),
         ([SecureAggregation(mode="ideal")], "a trusted party adds", "trusted party"),
-        ([Homomorphic(keys="server_holds_key")], "the server: every update", "128 bits"),
-        ([Homomorphic(encrypted_fraction=0.25)], "75% of each update, in clear", "128 bits"),
+        ([Homomorphic()], "the server: nothing", "128 bits"),
+        ([Homomorphic(keys="server_holds_key")], "the server: every update", "none against the server"),
+        ([Homomorphic(encrypted_fraction=0.25)], "75% of each update, in clear", "for what is encrypted"),
+        ([Homomorphic(encrypted_fraction=0.0)], "everybody on the wire: every update", "nothing is hidden"),
     ],
 )
 def test_who_reads_what_follows_the_protocol(stack, reads, security):
