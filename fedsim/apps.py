@@ -8,13 +8,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from attacks.losses import LOSSES
 from fedsim.client import GradientOf, batches, local_update, plain_gradient
 from fedsim.detection import objection
 from fedsim.encryption import colludes, deploy
 from fedsim.evidence import EvidenceLog, measured
 from fedsim.experiment import Experiment, experiment_from_config
 from fedsim.federation import federate, recording, roll_call
+from fedsim.regularisation import decayed, dropout_seen, smoothing_added
 from fedsim.seeds import derive, torch_generator
 from fedsim.store import RunFolder, save_training
 from fedsim.vantage import Run, adversary_view
@@ -49,17 +49,20 @@ def _noise_of(message: Message, context: Context, purpose: str) -> torch.Generat
 def _gradient_of(experiment: Experiment, message: Message, context: Context) -> GradientOf:
     """Autograd's gradient, or that of the defence which acts inside the local update."""
     private = _stack_of(message, context).local_gradient
+    decay = experiment.scenario.federation.regularisation.weight_decay
     if private is None:
-        return plain_gradient(LOSSES[experiment.loss_name])
+        return decayed(plain_gradient(experiment.training_loss), decay, evidence_of(context))
     kind, gradient = private
-    loss, expected = LOSSES[experiment.loss_name], experiment.scenario.federation.batch_size
+    loss, expected = experiment.training_loss, experiment.scenario.federation.batch_size
     own = ClientContext(
         round_of(message),
         int(context.node_config["partition-id"]),
         _noise_of(message, context, kind),
         evidence_of(context),
     )
-    return lambda model, inputs, labels: gradient(model, loss, inputs, labels, expected, own)
+    return decayed(
+        lambda model, inputs, labels: gradient(model, loss, inputs, labels, expected, own), decay, evidence_of(context)
+    )
 
 
 def _drops_out(message: Message, context: Context) -> bool:
@@ -104,15 +107,11 @@ def train(message: Message, context: Context) -> Message:
         if reason := objection(experiment, message, context, model):
             return Message(Error(REFUSED, reason), reply_to=message)
         torch.manual_seed(derive(seed, "round", round, "client", client, "dropout layers"))
-        trained = local_update(
-            model,
-            inputs,
-            labels,
-            batches(len(labels), federation, seed, round, client),
-            federation,
-            LOSSES[experiment.loss_name],
-            _gradient_of(experiment, message, context),
-        )
+        steps, loss = batches(len(labels), federation, seed, round, client), experiment.training_loss
+        gradient_of, measured = _gradient_of(experiment, message, context), evidence_of(context)
+        smoothing_added(experiment.loss_name, loss, model, inputs[steps[0]], labels[steps[0]], measured)
+        with dropout_seen(model, measured):
+            trained = local_update(model, inputs, labels, steps, federation, loss, gradient_of)
     content = RecordDict(
         {
             "update": ArrayRecord(trained.update),

@@ -115,7 +115,10 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     shown = residue(cell.scenario, kept.history, log.bare())
     protocol = {**kept.protocol, **({"what_sums_give_away": shown} if shown else {})}
     found = measured(cause, view, log, timings, protocol, costs)
-    save_training(place, experiment, kept, view, {**found, "detection": detections.rows, "audit": audit and audit.as_dict()})
+    found["evidence"]["selection"] = experiment.left_out()
+    save_training(
+        place, experiment, kept, view, {**found, "detection": detections.rows, "audit": audit and audit.as_dict()}
+    )
 
 
 def attack_cells(

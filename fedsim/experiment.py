@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks.losses import Loss
 from fedsim.client import holdings
 from fedsim.planting import announced
+from fedsim.regularisation import training_loss
 from fedsim.scenario import Scenario
 from fedsim.scripts import load_scenario
 from fedsim.seeds import derive
+from fedsim.selection import selected
 from fedsim.tasks import Dataset, Split, TaskError, build_model, load_dataset, split
 
 log = logging.getLogger("flwr")
@@ -88,8 +91,26 @@ class Experiment:
 
     def client_data(self, client: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels that client ``client`` holds."""
+        inputs, labels = self._held(client)
+        kept, *_ = selected(inputs, labels, self.scenario.task.selection)
+        return inputs[kept], labels[kept]
+
+    def _held(self, client: int) -> tuple[Tensor, Tensor]:
         held = holdings(self.division.clients[client], self.scenario.federation)
         return self.dataset.inputs[held], self.dataset.labels[held]
+
+    def left_out(self) -> dict[str, int]:
+        """How many records all clients hold, and how many they left out before training, counted on the records."""
+        chosen = [
+            selected(*self._held(c), self.scenario.task.selection) for c in range(self.scenario.federation.clients)
+        ]
+        kept, copies, strange = (sum(column) for column in zip(*((len(k), d, o) for k, d, o in chosen), strict=True))
+        return {"held": kept + copies + strange, "duplicates": copies, "outliers": strange, "kept": kept}
+
+    @property
+    def training_loss(self) -> Loss:
+        """What clients minimise: the task's loss, smoothed where the scenario says so."""
+        return training_loss(self.loss_name, self.scenario.federation.regularisation)
 
     def test_data(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels that no client holds."""

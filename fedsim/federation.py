@@ -19,6 +19,7 @@ from fedsim.experiment import Experiment
 from fedsim.lies import lies_told, muting, server_of
 from fedsim.parties import EAVESDROPPER, RECIPIENT
 from fedsim.planting import malicious_server
+from fedsim.regularisation import Patience
 from fedsim.scenario import Scenario
 from fedsim.seeds import torch_generator
 from fedsim.tasks import accuracy_and_loss
@@ -82,6 +83,8 @@ def federate(
     arrays = ArrayRecord(dict(model.state_dict()))
     history, released = [{"round": 0, **_evaluate(model, experiment)}], dict[int, dict[str, Tensor]]()
     on_round(history[0])
+    early = scenario.federation.regularisation.early_stop
+    patience = Patience(early) if early is not None else None
     for round in range(1, scenario.federation.rounds + 1):
         try:
             if planter is None:
@@ -101,6 +104,7 @@ def federate(
         on_round(row)
         if round in scenario.released_rounds:
             released[round] = {name: t.clone() for name, t in model.state_dict().items()}
+        stops = patience is not None and patience.exhausted(_public_loss(model, experiment))
         if not all(torch.isfinite(t).all() for t in model.state_dict().values()) or not (
             row["loss"] <= DIVERGED * max(1.0, history[0]["loss"])
         ):
@@ -108,7 +112,10 @@ def federate(
                 f"training diverged in round {round} (loss {row['loss']}); lower federation.learning_rate = "
                 f"{scenario.federation.learning_rate:g} or the noise"
             )
+        if stops:
+            break
     state = {name: t.clone() for name, t in model.state_dict().items()}
+    released |= {round: state for round in scenario.released_rounds if round not in released}
     protocol = {**protocol_evidence(strategy), **lies_told(strategy)}
     if planter is not None:
         protocol |= planter.evidence(strategy)
@@ -224,6 +231,11 @@ def roll_call(grid: Grid, clients: int) -> dict[int, int]:
             f"the federation has {len(nodes)} nodes, the scenario {clients} clients; start as many nodes as clients"
         )
     return nodes
+
+
+def _public_loss(model: nn.Module, experiment: Experiment) -> float:
+    """What the server itself can measure, on data that nobody's privacy hangs on."""
+    return accuracy_and_loss(model, *experiment.public_data(), experiment.loss_name)[1]
 
 
 def _evaluate(model: nn.Module, experiment: Experiment) -> dict[str, float]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fedsim.client import holdings
 from fedsim.experiment import Experiment
 from fedsim.observers import Observer, observers
 from fedsim.privacy import PrivacyStatement, statement, touches_per_round
@@ -46,7 +45,7 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> G
             took_part[client] = took_part.get(client, 0) + 1
     if not took_part:
         return None
-    held = [len(holdings(indices, federation)) for indices in experiment.division.clients]
+    held = [len(experiment.client_data(client)[1]) for client in range(federation.clients)]
     fewest = min(held)
     asked = federation.cohort or federation.clients
     stated = statement(

@@ -21,6 +21,8 @@ from fedsim.names import nearest
 from fedsim.part import Part
 from fedsim.parties import onlooker_problems
 from fedsim.planting import plant_by_name, plant_problems, planter_problems
+from fedsim.regularisation import Regularisation
+from fedsim.selection import Selection
 from strategies.client_checks import ClientChecks
 from strategies.client_dp import ClientDP
 from strategies.homomorphic import Homomorphic
@@ -70,6 +72,8 @@ class Task(Part):
     loss: str | None = None
     """A name from ``attacks.losses``; None takes the data set's own."""
     partition: Partition = Partition()
+    selection: Selection = Selection()
+    """Which of its records each client leaves out before it trains."""
     test_fraction: float = Field(0.2, gt=0, lt=1)
     """Held out to measure accuracy; no client trains on it."""
     public_fraction: float = Field(0.2, ge=0, lt=1)
@@ -102,6 +106,7 @@ class Federation(Part):
     """Keep only so many of each client's examples."""
     learning_rate: float = Field(0.1, gt=0)
     server_learning_rate: float = Field(1.0, gt=0)
+    regularisation: Regularisation = Regularisation()
     weighted: bool = True
     """Weight the mean by each client's number of examples."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -281,6 +286,8 @@ class Scenario(Part):
                     f"attacks.{index}.rounds = {attack.rounds}: the federation has rounds 1 to "
                     f"{self.federation.rounds}; name some of these"
                 )
+        if self.federation.regularisation.early_stop is not None and not self.task.public_fraction:
+            problems.append("federation.regularisation.early_stop: is told by public data; leave some, or drop it")
         if len({attack.name for attack in self.attacks}) < len(self.attacks):
             problems.append("attacks: the same attack is named twice; give it several rounds instead")
         if len(set(self.seeds)) < len(self.seeds):
