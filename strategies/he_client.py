@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
-from crypto.he import Ciphertext, HEError, SecretContext, carries_secret_key, open_secret
+from crypto.he import Ciphertext, HEError, SecretContext, carries_secret_key, check_forms_agree, open_secret
 from crypto.he.errors import KeyPolicyError
 from crypto.he.keyless import AnyContext, open_context
 from strategies.client_mod import evidence_of
@@ -57,8 +57,14 @@ class HomomorphicClient:
         app.train("he_update")(self.update)
 
     def enrol(self, message: Message, context: Context) -> Message:
-        """Take the keys from the party that hands them out."""
+        """Take the keys from the party that hands them out; try them in both forms where the seeded one is sent."""
         context.state[KEYS] = ConfigRecord(dict(message.content.config_records["keys"]))
+        secret = _keys(context)[1]
+        if secret is not None and self.defence(context).seeded:
+            try:
+                check_forms_agree(secret, np.arange(3))
+            except HEError as error:
+                return refuse(message, error)
         return Message(RecordDict(), reply_to=message)
 
     def model(self, message: Message, context: Context) -> Message:

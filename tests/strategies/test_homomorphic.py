@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from crypto.he import SecretContext, contexts, encrypt, generate_keys, open_public, select
+from crypto.he import HEError, SecretContext, contexts, encrypt, generate_keys, open_public, select
 from crypto.he.errors import SecretKeyExposedError
+from crypto.he.vectors import encrypt_chunks
 from fedsim import ClientDP, Homomorphic
 from fedsim.apps import client_app
 from fedsim.federation import TrainingFailed
@@ -211,6 +212,16 @@ def test_no_secret_key_was_opened_in_the_server_process(keys, monkeypatch):
     run = Run(experiment(Homomorphic(keys=keys), rounds=2), engine="ray")
     assert run.training.history[-1]["answered"] == [0, 1, 2, 3]
     assert not [found for found in gc.get_objects() if type(found) is SecretContext]
+
+
+def test_seeded_keys_whose_forms_differ_are_not_taken(monkeypatch):
+    def far(context, vector, one):
+        return encrypt_chunks(context, vector + 1, one)
+
+    monkeypatch.setattr("crypto.he.seeded.encrypt_chunks", far)
+    with pytest.raises(HEError, match="took no key: HEError: seeded and full ciphertexts decrypt 1 apart"):
+        Run(experiment(Homomorphic(seeded=True)))
+    Run(experiment(Homomorphic(), rounds=1))
 
 
 def test_noise_is_added_before_encryption():
