@@ -23,6 +23,7 @@ from fedsim.guarantee import guarantee
 from fedsim.inferred import inference_outcome
 from fedsim.lies import who_stopped
 from fedsim.outcome import attack_outcome, baseline_pictures
+from fedsim.plan import not_run, silent
 from fedsim.planting import first_models
 from fedsim.protection import protection
 from fedsim.questions import Answer, Asked, Question, answer, questions
@@ -216,12 +217,12 @@ def store_cell(
         for outcome in outcomes:
             for victim in outcome["victims"]:
                 victim.get("rows", {}).pop("truth", None)
-    held: dict[str, list[Any]] = {"attacks": [], "inferences": []}
+    held: dict[str, list[Any]] = {"attacks": [], "inferences": [], "not_run": []}
     if join:
         fresh = {(outcome["name"], outcome["round"]) for outcome in [*outcomes, *inferred]}
         if (place / "cell.json").exists():
             before = read_json(place / "cell.json")
-            held = {kind: [o for o in before[kind] if (o["name"], o["round"]) not in fresh] for kind in held}
+            held = {kind: [o for o in before.get(kind, []) if (o["name"], o["round"]) not in fresh] for kind in held}
         pictures = load_tensors(place / "truth.safetensors") | load_tensors(place / "pictures.safetensors") | pictures
         tensors = load_tensors(place / "claims.safetensors")
     else:
@@ -249,7 +250,8 @@ def store_cell(
             "side_channels": side_channels(view),
             "cost": {**bytes_on_the_wire(view), "parameters": parameters_of(experiment)},
             "protection": protection(cell.scenario),
-            "attacks": held["attacks"] + outcomes,
+            "attacks": held["attacks"] + [outcome for outcome in outcomes if not silent(outcome)],
+            "not_run": held["not_run"] + [not_run(outcome) for outcome in outcomes if silent(outcome)],
             "inferences": held["inferences"] + inferred,
             "releases": releases(experiment, training),
         },
