@@ -17,8 +17,9 @@ from crypto.secagg import PROFILES
 from crypto.secagg.lies import LIES
 from docs.measured import measured
 from fedsim.lies import CLAIMS
-from fedsim.scenario import Defence, Grant
+from fedsim.scenario import Defence
 from fedsim.scripts import SCENARIOS, available_scripts, story
+from fedsim.threat import Grant
 from fedsim.words import KNOWLEDGE, RUNGS
 from strategies.plants import PLANTS, Plant
 

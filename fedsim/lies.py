@@ -21,7 +21,8 @@ from strategies.secure_aggregation import FLOWER, SecureAggregation
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.scenario import Adversary, Scenario
+    from fedsim.scenario import Scenario
+    from fedsim.threat import Adversary
 
 LIAR = "malicious_protocol"
 """The kind of adversary that lies in the protocol."""

@@ -18,7 +18,8 @@ from strategies.secure_aggregation import SecureAggregation
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.scenario import Adversary, Scenario
+    from fedsim.scenario import Scenario
+    from fedsim.threat import Adversary
 
 PLANTER = "malicious_model"
 """The kind of adversary that sends crafted models."""

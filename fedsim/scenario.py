@@ -16,42 +16,22 @@ from attacks.losses import LOSSES
 from fedsim.battery import BATTERY, in_its_rounds, on_model, rounds_read
 from fedsim.deployment import Deployment
 from fedsim.frozen import FrozenDict, Json, frozen
-from fedsim.lies import adversary_problems, collusion_problems, lie_problems
+from fedsim.lies import collusion_problems, lie_problems
 from fedsim.names import nearest
 from fedsim.part import Part
 from fedsim.parties import onlooker_problems
-from fedsim.planting import plant_by_name, plant_problems, planter_problems
+from fedsim.planting import plant_problems
 from fedsim.regularisation import Regularisation
 from fedsim.selection import Selection
+from fedsim.threat import Adversary
 from strategies.client_checks import ClientChecks
 from strategies.client_dp import ClientDP
 from strategies.homomorphic import Homomorphic
-from strategies.plants import Fishing, Imprint, Inconsistency, Kernels, Traps
 from strategies.secure_aggregation import SecureAggregation
 from strategies.stack import Stack
 
 Defence = Annotated[ClientChecks | ClientDP | SecureAggregation | Homomorphic, Field(discriminator="kind")]
 """Every defence that a protocol may hold, told apart by ``kind``."""
-
-Plant = Annotated[Imprint | Kernels | Traps | Fishing | Inconsistency, Field(discriminator="kind")]
-"""Everything that a server may plant in its model, told apart by ``kind``."""
-
-Grant = Literal[
-    "batch_size",
-    "labels",
-    "value_range",
-    "learning_rate",
-    "local_steps",
-    "local_epochs",
-    "local_batch_size",
-    "public",
-    "public_labels",
-    "columns",
-    "architecture",
-    "epochs",
-    "member_rate",
-]
-"""What a threat model may grant besides the view; the words are those of ``attacks.Knowledge``."""
 
 
 class Partition(Part):
@@ -129,52 +109,6 @@ class Federation(Part):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-
-class Adversary(Part):
-    """Who attacks, and what the threat model grants besides the view."""
-
-    kind: Literal["honest_but_curious", "malicious_protocol", "malicious_model", "eavesdropper", "sum_recipient"] = (
-        "honest_but_curious"
-    )
-    knows: tuple[Grant, ...] = (
-        "batch_size",
-        "value_range",
-        "learning_rate",
-        "local_steps",
-        "local_epochs",
-        "local_batch_size",
-        "public",
-        "public_labels",
-        "columns",
-    )
-    colluders: int = Field(0, ge=0)
-    """Clients that help the server with all they hold; the last ones by number."""
-    lie: str | None = None
-    """``malicious_protocol``: what the server says in secure aggregation that is not so; ``crypto.secagg.lies``."""
-    plant: Plant | None = None
-    """``malicious_model``: what the server plants in the models of the rounds that are attacked; or its name."""
-    victim: int = Field(0, ge=0)
-    """The client whose update a lie, or a plant that is after one client, is to read."""
-
-    across_rounds: bool = False
-    """Whether it also solves the sums of rounds with different cohorts for single clients' updates."""
-
-    @model_validator(mode="after")
-    def _tells_a_lie_that_exists(self) -> Self:
-        if problems := adversary_problems(self) + planter_problems(self):
-            raise ValueError("; ".join(problems))
-        return self
-
-    @field_validator("plant", mode="before")
-    @classmethod
-    def _plant_by_name(cls, plant: Any) -> Any:
-        return plant_by_name(plant)
-
-    @field_validator("knows")
-    @classmethod
-    def _in_a_fixed_order(cls, knows: tuple[Grant, ...]) -> tuple[Grant, ...]:
-        return tuple(sorted(set(knows)))
 
 
 class AttackBudget(Part):
