@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo docs test test-slow known-results bench-attacks lint setup clean
+.PHONY: demo docs test test-slow known-results bench-attacks bench-attack-speed lint setup clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,10 +32,13 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 known-results: $(READY)
-	$(BIN)/pytest tests/known_results -m "slow or not slow" -s
+	$(BIN)/pytest tests/known_results -m "slow or not slow" -s --write-table
 
 bench-attacks: $(READY)
 	$(BIN)/python -m tests.benchmarks.attack_cost
+
+bench-attack-speed: $(READY)
+	$(BIN)/python -m tests.benchmarks.attack_speed $(VICTIMS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -14,7 +14,21 @@ from fedsim.tasks.models import build_model
 
 UNIT = (0.0, 1.0)
 
-__all__ = ["Budget", "Knowledge", "Observation", "build_model", "draw", "load_dataset", "matched", "quantised", "row"]
+ROWS: list[str] = []
+"""The rows of this run's table, in the order of the tests."""
+
+__all__ = [
+    "ROWS",
+    "Budget",
+    "Knowledge",
+    "Observation",
+    "build_model",
+    "draw",
+    "load_dataset",
+    "matched",
+    "quantised",
+    "row",
+]
 
 
 def draw(dataset: Dataset, seed: int, count: int) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
@@ -54,4 +68,5 @@ def row(what: str, figures: Sequence[float], bar: str) -> str:
     each = ", ".join(f"{figure:.3g}" for figure in figures)
     line = f"| {what} | {np.median(figures):.3g} [{low:.3g}, {high:.3g}] | {bar} | {each} |"
     print(line)
+    ROWS.append(line)
     return line
