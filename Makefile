@@ -15,9 +15,12 @@ setup: $(READY)
 demo: $(READY)
 	$(BIN)/fedsim run quickstart
 
-docs: $(READY)
+$(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
-	$(BIN)/python -m docs.build
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m docs.build
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,7 +28,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint docs
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-slow: $(READY)
