@@ -116,8 +116,8 @@ def inference(
     paper: str,
     claim: str,
     needs: InferenceNeeds,
-    cost: Cost = "seconds",
-    stopped_by: str = "",
+    cost: Cost,
+    stopped_by: str,
     sanity: Callable[[], InferenceSanity] | None = None,
 ) -> Callable[[Infer], Infer]:
     """Register ``solve``; ``claim`` says in one sentence what it tells, ``stopped_by`` what stops it."""

@@ -93,8 +93,8 @@ def attack(
     paper: str,
     claim: str,
     needs: Needs,
-    cost: Cost = "seconds",
-    stopped_by: str = "",
+    cost: Cost,
+    stopped_by: str,
     sanity: Callable[[], Sanity] | None = None,
 ) -> Callable[[Solve], Solve]:
     """Register ``solve``; ``claim`` says in one sentence what it recovers, ``stopped_by`` what stops it."""
