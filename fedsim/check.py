@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsim.inferred import TOLD
 from fedsim.policy import Leakage, Policy, PolicyError
 from fedsim.proof import proofs
 from fedsim.scenario import Scenario
@@ -38,8 +39,10 @@ def check(results: Mapping[str, Any], policy: Policy) -> list[Ruling]:
         rulings += _seeds(cells, policy.min_seeds)
     for cell in cells:
         rulings += _cell(cell, results["evidence"].get(cell["digest"], {}), policy)
-    rows = [row for row in results["summary"] if _covered(row["labels"], policy)]
+    summary = [row for row in results["summary"] if _covered(row["labels"], policy)]
+    inferred = [row for row in results.get("inference_summary", ()) if _covered(row["labels"], policy)]
     for rule in policy.leakage:
+        rows = [row for row in inferred if row["asset"] == rule.asset] if rule.asset in TOLD else summary
         for setting in sorted({_setting(cell) for cell in cells}):
             rulings += _leakage(rule, setting, [row for row in rows if _setting(row) == setting])
     return rulings
@@ -130,6 +133,8 @@ def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
         return True, str(row["verdict"])
     if undone := sorted(set(row["statuses"]) - {"done", "not_applicable"}):
         return False, f"proves nothing: {', '.join(undone)}"
+    if rule.asset in TOLD:
+        return _inferred(rule, row)
     if rule.asset == "examples":
         return _examples(rule, row)
     found = [r for r in row["readings"] if (r["what"] == "labels") == (rule.asset == "labels")]
@@ -138,6 +143,15 @@ def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
     worst = max(found, key=lambda reading: reading["high"])
     says = f"{worst['right']:.2f} right, up to {worst['high']:.2f} (guessing {worst['guess']:.2f})"
     return worst["high"] <= rule.at_most, f"{says}, at most {rule.at_most:g}"
+
+
+def _inferred(rule: Leakage, row: Row) -> tuple[bool, str]:
+    figure = row["figures"].get(row["headline"]) or {}
+    if figure.get("high") is None:
+        return False, "gave no figure with an interval"
+    said = f"{row['headline']} {figure['value']:.2f}, up to {figure['high']:.2f}"
+    beside = f"{figure['guess_name']} {figure['guess']:.2f}"
+    return figure["high"] <= rule.at_most, f"{said} ({beside}), at most {rule.at_most:g}"
 
 
 def _examples(rule: Leakage, row: Row) -> tuple[bool, str]:

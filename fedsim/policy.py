@@ -29,10 +29,13 @@ class Rule(BaseModel):
 class Leakage(Rule):
     """The most that attacks may show, at a rung of the assumption ladder and below it."""
 
-    asset: Literal["examples", "labels", "sensitive"] = "examples"
+    asset: Literal[
+        "examples", "labels", "sensitive", "membership", "source", "property", "classes", "attribute", "model"
+    ] = "examples"
     metric: str = "rebuilt"
     """Of ``examples``: the data's own metric (``psnr`` in dB, ``columns``, ``tokens``), ``rebuilt`` or ``identified``.
-    Of the other assets, the share told right is judged."""
+    Of labels and the sensitive column, the share told right is judged; of what inference attacks are after, their
+    headline figure (area under the curve, share judged right, advantage over imputation, agreement)."""
     at_most: float
     """Held against the upper end of the 95 % interval where there is one."""
     up_to: str = "L11"

@@ -9,10 +9,12 @@ from attacks import QueryBudgetExceeded
 from attacks.controls import Noise, Rounding
 from fedsim import Adversary, Attack, AttackBudget, ClientDP, Deployment, Federation, Scenario, Task, main, run
 from fedsim.again import attack_again
+from fedsim.check import check
 from fedsim.dry_run import forecast
 from fedsim.experiment import Experiment
 from fedsim.held import candidates, joined, used
 from fedsim.inferred import summarise_inferences
+from fedsim.policy import Leakage, Policy
 from fedsim.scenario import explain
 from fedsim.store import StoreError
 from fedsim.twins import training_of
@@ -114,6 +116,19 @@ def test_the_report_puts_access_beside_accuracy_and_shows_the_classes(shipped):
     assert "model_inversion_white_box: the first seed" in text
     rows = {(row["labels"]["deployment"], row["attack"], row["round"]) for row in shipped.results["inference_summary"]}
     assert ("open", "model_inversion_white_box", 1) in rows
+
+
+def test_a_policy_bounds_what_the_model_gives_away(shipped):
+    def ruled(**rule):
+        policy = Policy(schema_version=1, where={"deployment": "open"}, leakage=[Leakage(**rule)])
+        return [ruling for ruling in check(shipped.results, policy) if ruling.rule.startswith("leakage")]
+
+    (loose,) = ruled(asset="membership", at_most=1.0, up_to="L1", attacks=["loss_membership"])[:1]
+    assert loose.passed
+    assert "auc 0." in loose.says
+    assert not any(r.passed for r in ruled(asset="classes", at_most=0.2))
+    (missing,) = (r for r in ruled(asset="model", at_most=0.5, attacks=["model_extraction"]) if "run" in r.says)
+    assert not missing.passed
 
 
 def test_cells_that_differ_in_the_deployment_alone_share_a_training(shipped):
