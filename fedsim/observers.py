@@ -41,6 +41,9 @@ def observers(
     the server read one client's vector alone; after the run, the survivors that there really were.
     """
     threshold = aggregation.terms(bytes(16), 1, cohort, 1).threshold if enforced else 1
+    trusted = "" if aggregation.profile == "paper" else ", and the server keeps to the protocol"
+    if aggregation.mode == "ideal":
+        trusted = ", and so is the party that adds"
     rows = (
         (
             "the server, on one update",
@@ -52,7 +55,8 @@ def observers(
             "the server, on the sum, guaranteed",
             "sums over at least the threshold of clients",
             max(1, threshold - colluders),
-            f"{max(0, threshold - colluders - 1)} other survivors of the least possible {threshold} are honest",
+            f"{max(0, threshold - colluders - 1)} other survivors of the least possible {threshold} are honest"
+            + trusted,
         ),
         (
             "the server, on the sum, as it was",

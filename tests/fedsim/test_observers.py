@@ -58,3 +58,19 @@ def test_the_threshold_vouches_for_nothing_once_a_lie_has_opened_an_update(lie, 
     sure = next(o for o in given.observers if o.observer == "the server, on the sum, guaranteed")
     assert sure.noise_of == noise_of
     assert (sure.epsilon == given.statement.epsilon) == (noise_of == 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "are honest"),
+        ({"profile": "semi_honest"}, "are honest, and the server keeps to the protocol"),
+        ({"profile": "flower_1_41"}, "are honest, and the server keeps to the protocol"),
+        ({"mode": "ideal"}, "are honest, and so is the party that adds"),
+    ],
+)
+def test_a_guarantee_says_who_else_must_keep_to_the_protocol(fields, words):
+    counts = {"releases": 1, "cohort": 6, "survivors": 6, "colluders": 0}
+    rows = observers(DP, SecureAggregation(**fields), **counts)
+    (sure,) = [row for row in rows if row.observer == "the server, on the sum, guaranteed"]
+    assert sure.assumes.endswith(words)
