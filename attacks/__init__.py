@@ -13,6 +13,7 @@ from attacks import (  # noqa: F401  each registers itself
     features,
     fedavg,
     fishing,
+    generative_matching,
     generative_membership,
     gradinversion,
     idlg,

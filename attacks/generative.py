@@ -50,7 +50,8 @@ class Linear:
 
     def decode(self, codes: Tensor) -> Tensor:
         """Inputs in data units."""
-        return (self.mean + (codes @ self.basis).unflatten(1, self.mean.shape)).clamp(self.low, self.high)
+        mean, basis, low, high = (part.to(codes) for part in (self.mean, self.basis, self.low, self.high))
+        return (mean + (codes @ basis).unflatten(1, mean.shape)).clamp(low, high)
 
 
 def smooth(low: Tensor, high: Tensor) -> Linear:

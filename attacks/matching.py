@@ -1,6 +1,5 @@
 """Gradient matching as numbers: the objective of many candidates of many victims, and its gradient, in one call."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +9,13 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from attacks.columns import blocks_of, relaxed
+from attacks.generative import Prior
 from attacks.losses import LOSSES
 from attacks.norms import strangeness, watch
 from attacks.objectives import Distance, total_variation
 from attacks.ranges import bounds
 from attacks.registry import Case
+from attacks.still import still_copy
 from attacks.view import Knowledge, NotApplicable, Observation
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -28,9 +29,9 @@ class Matching:
     """What is minimised: ``distance`` between gradients plus ``tv`` times the candidate's total variation.
 
     A point is flat: the B inputs in unit coordinates (0 and 1 are the ends of the value range where that is
-    known), then with ``joint`` B x classes label logits. With ``simulate`` the candidate goes through the client's
-    own local steps, else the update is taken for one gradient. With ``relax`` a table's categories are shares that
-    sum to one.
+    known), or with ``prior`` their B codes, then with ``joint`` B x classes label logits. With ``simulate`` the
+    candidate goes through the client's own local steps, else the update is taken for one gradient. With ``relax`` a
+    table's categories are shares that sum to one.
     """
 
     distance: Distance
@@ -40,6 +41,9 @@ class Matching:
     relax: bool = False
     norm: float = 0.0
     """Weight of how far the candidate is from what ``statistics`` makes of the case."""
+    prior: Prior | None = None
+    likely: float = 0.0
+    """Weight of the codes' mean square: of how unlikely the candidate is under ``prior``."""
     statistics: Callable[[Observation, Knowledge], Mapping[str, Tensor]] | None = None
     dtype: torch.dtype | None = None
 
@@ -66,11 +70,12 @@ class Victim:
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     seen: dict[str, Tensor] = field(default_factory=dict)
     blocks: tuple[tuple[int, int], ...] = ()
+    prior: Prior | None = None
 
     @property
     def inputs_size(self) -> int:
-        """Numbers in the inputs of a point; what follows them are label logits."""
-        return int(torch.Size(self.shape).numel())
+        """Numbers in the inputs, or codes, of a point; what follows them are label logits."""
+        return int(torch.Size(self.shape).numel()) if self.prior is None else self.shape[0] * self.prior.dimension
 
     @property
     def constants(self) -> Constants:
@@ -83,10 +88,18 @@ class Victim:
         """Name, shape, type and place of every constant."""
         return [(name, t.shape, t.dtype, t.device) for part in self.constants for name, t in part.items()]
 
-    def to_data(self, points: Tensor) -> Tensor:
-        """Inputs in data units (..., B, *input_shape) of points (..., D)."""
-        unit = relaxed(points[..., : self.inputs_size].unflatten(-1, self.shape), self.blocks)
-        return self.low + (self.high - self.low) * unit
+    def to_data(self, points: Tensor, box: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Inputs in data units (..., B, *input_shape) of points (..., D), in ``box`` where that is given."""
+        own = points[..., : self.inputs_size]
+        if self.prior is not None:
+            codes = own.unflatten(-1, (self.shape[0], self.prior.dimension))
+            return self.prior.decode(codes.flatten(0, -2)).unflatten(0, codes.shape[:-1])
+        low, high = (self.low, self.high) if box is None else (box["low"], box["high"])
+        return low + (high - low) * relaxed(own.unflatten(-1, self.shape), self.blocks)
+
+    def from_data(self, inputs: Tensor) -> Tensor:
+        """The point (D,) of inputs (B, *input_shape), where points are inputs alone."""
+        return ((inputs.to(self.low) - self.low) / (self.high - self.low)).flatten()
 
     def logits(self, point: Tensor) -> Tensor:
         """The label logits (B, classes) of one joint point."""
@@ -136,7 +149,7 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
     know, notes = case.knowledge, []
     if matching.joint and know.loss == "elbo":
         raise NotApplicable("labels to find beside the inputs (a model that generates takes none)", "L4")
-    model, dropped = _still_copy(case.observation.model)
+    model, dropped = still_copy(case.observation.model)
     if dropped:
         notes.append("dropout is off in the copy that was attacked: its masks are not in the view")
     steps = local_steps(know)
@@ -157,7 +170,7 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
         labels=torch.zeros(batch, dtype=torch.long, device=device) if labels is None else labels.to(device),
         low=low.to(device, dtype),
         high=high.to(device, dtype),
-        boxed=know.value_range is not None,
+        boxed=know.value_range is not None and matching.prior is None,
         shape=(batch, *know.input_shape),
         classes=know.num_classes,
         loss=know.loss,
@@ -168,6 +181,7 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
         blocks=blocks_of(know.columns or ()) if matching.relax else (),
         statistics={n: t.to(device, dtype) for n, t in statistics.items()},
         seen=watch(model) if statistics else {},
+        prior=matching.prior,
     )
     if len(victim.labels) != batch:
         raise ValueError(f"labels: {len(victim.labels)} for batch_size = {batch}; pass one label per example")
@@ -258,8 +272,7 @@ def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching) -> tupl
 
 def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Matching, derive: Derive) -> Tensor:
     parameters, buffers, target, case = constants
-    unit = relaxed(point[: victim.inputs_size].unflatten(0, victim.shape), victim.blocks)
-    inputs = case["low"] + (case["high"] - case["low"]) * unit
+    inputs = victim.to_data(point, case)
     labels = victim.logits(point).softmax(1) if matching.joint else case["labels"]
 
     def gradient(at: Mapping[str, Tensor], begin: int = 0, end: int | None = None) -> dict[str, Tensor]:
@@ -277,7 +290,9 @@ def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Ma
         found = gradient(received)
     value = matching.distance(found, target)
     if matching.tv and len(victim.shape) == 4:
-        value = value + matching.tv * total_variation(point[: victim.inputs_size].unflatten(0, victim.shape))
+        value = value + matching.tv * total_variation((inputs - case["low"]) / (case["high"] - case["low"]))
+    if matching.likely:
+        value = value + matching.likely * point[: victim.inputs_size].square().mean()
     if matching.norm and victim.statistics:
         functional_call(victim.model, (dict(parameters), dict(buffers)), (inputs,))  # fills ``seen`` at this level
         value = value + matching.norm * strangeness(victim.seen, case)
@@ -308,20 +323,6 @@ def _autograd(loss: Callable[[Mapping[str, Tensor]], Tensor], at: Mapping[str, T
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in at.items()}
     found = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
-
-
-def _still_copy(model: nn.Module) -> tuple[nn.Module, bool]:
-    """A copy in the same mode that neither draws random masks nor writes BatchNorm statistics; whether it drew."""
-    copied = copy.deepcopy(model)
-    dropped = False
-    for module in copied.modules():
-        if module.training and isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
-            dropped = True
-        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.track_running_stats = False
-            module.running_mean = module.running_var = module.num_batches_tracked = None
-    return copied, dropped
 
 
 def _probe(victim: Victim) -> None:

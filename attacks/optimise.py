@@ -95,8 +95,13 @@ class Recipe:
     pool: Pool | None = None
 
 
-def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Reconstruct every case; those that share an architecture run in one batch. ``budget.seconds`` is per victim."""
+def match(
+    cases: Sequence[Case], recipe: Recipe, budget: Budget, begin: Sequence[Tensor] | None = None
+) -> list[Reconstruction | NotApplicable]:
+    """Reconstruct every case; those that share an architecture run in one batch. ``budget.seconds`` is per victim.
+
+    ``begin`` are inputs (B, *input_shape) for each case to start from, once, in place of the recipe's starts.
+    """
     answers: dict[int, Reconstruction | NotApplicable] = {}
     groups: list[list[tuple[int, Case, Victim]]] = []
     for index, case in enumerate(cases):
@@ -112,8 +117,9 @@ def match(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconst
             groups.append(home := [])
         home.append((index, case, victim))
     for group in groups:
-        generators = [case.generator for _, case, _ in group]
-        found = _Search([victim for _, _, victim in group], generators, recipe, budget).run()
+        victims = [victim for _, _, victim in group]
+        given = [victim.from_data(begin[index])[None] for index, _, victim in group] if begin else None
+        found = _Search(victims, [case.generator for _, case, _ in group], recipe, budget, given).run()
         answers.update(zip((index for index, _, _ in group), found, strict=True))
     return [answers[index] for index in range(len(cases))]
 
@@ -189,20 +195,25 @@ class _Search:
     """All restarts of victims that share an architecture: a queue feeds a bounded number of rows."""
 
     def __init__(
-        self, victims: Sequence[Victim], generators: Sequence[torch.Generator], recipe: Recipe, budget: Budget
+        self,
+        victims: Sequence[Victim],
+        generators: Sequence[torch.Generator],
+        recipe: Recipe,
+        budget: Budget,
+        given: Sequence[Tensor] | None = None,
     ) -> None:
         first = victims[0]
         self.victims, self.recipe = victims, recipe
         self.iterations = budget.iterations or recipe.iterations
-        self.restarts = budget.restarts or recipe.restarts
+        self.restarts = 1 if given else budget.restarts or recipe.restarts
         self.deadline = time.monotonic() + (budget.seconds or math.inf) * len(victims)
         self.batch = Batch(victims, recipe.matching)
         self.boxed = first.inputs_size if first.boxed else 0
         numbers = self.batch.size + sum(tensor.numel() for part in first.constants for tensor in part.values())
         self.width = max(1, min(recipe.width, ROOM // numbers))
         begin = functools.partial(recipe.start, first.shape, self.batch.size, self.boxed)
-        starts = [[begin(g) for _ in range(self.restarts)] for g in generators]
-        self.starts = torch.stack([torch.stack(own) for own in starts]).to(first.low)
+        starts = given or [torch.stack([begin(g) for _ in range(self.restarts)]) for g in generators]
+        self.starts = torch.stack(list(starts)).to(first.low)
         self.solved: set[int] = set()
         self.best = self.starts.clone()
         self.diverged = torch.zeros(len(victims), self.restarts, dtype=torch.bool)
