@@ -2,7 +2,10 @@
 
 A row of the layer's gradient that one example alone activates holds that example (Phong et al. 2017, section 4). The
 model then repeats this example's whole gradient, so it can be taken away, and rows that it shared with one other
-example hold that one alone. An example is believed where the gradient that the model gives for it fits the layer's:
+example hold that one alone. Where the output layer reads this one, a row that all but one of a common group of examples
+activate will do as well: at a trained model such rows abound, and lone ones are rare.
+
+An example is believed where the gradient that the model gives for it fits the layer's:
 taking it away lowers the rank by one (the low rank that Dimitrov et al. 2024, SPEAR, theorem 3.1, search exhaustively),
 or leaves nothing of several rows.
 """
@@ -33,6 +36,8 @@ _ROUNDING = 1e-7
 """Singular values below this part of the largest are float32 rounding."""
 _APART = 1e-3
 """Two claims differ by more than this part of their size, or are one."""
+_GUESSES, _CANDIDATES = 4096, 2**14
+"""Maps that are tried, and candidates that the best of them may give."""
 _NUMBERS = 2**24
 """Numbers that one chunk of candidates may take."""
 
@@ -52,7 +57,7 @@ class _Layer:
     def __init__(self, model: nn.Module, layer: Dense, order: Tensor, know: Knowledge) -> None:
         self.model, self.layer, self.order, self.know = model, layer, order, know
         self.box = feature_box(know.value_range, know.input_shape, order)
-        self.spread = _two_class_spread(model, know, len(model.get_parameter(layer.weight)))
+        self.spread = _spread(model, know, len(model.get_parameter(layer.weight)))
 
     def slopes(self, images: Tensor) -> Tensor:
         """The loss's gradient at the layer's outputs (classes, N, H) for each candidate (N, d) under each label."""
@@ -76,14 +81,15 @@ class _Layer:
         return own.T @ _augmented(read.images)
 
 
-def _two_class_spread(model: nn.Module, know: Knowledge, height: int) -> Tensor | None:
-    """(H,) what every example's gradient at the layer's active outputs is a multiple of; None where there is no such.
+def _spread(model: nn.Module, know: Knowledge, height: int) -> Tensor | None:
+    """(H, classes - 1): the gradient at an active output of the layer is a combination of its row; None where unknown.
 
-    Of two classes read off the layer itself, it is the difference of their weights.
+    Of a layer that the output layer reads, it is the differences of that one's weights: an example's gradients at the
+    classes sum to zero.
     """
     last = output_layer(model, know)
     weight = None if last is None else model.get_parameter(last.weight).detach()
-    return None if weight is None or weight.shape != (2, height) else weight[1] - weight[0]
+    return None if weight is None or weight.shape != (know.num_classes, height) else (weight[1:] - weight[0]).T
 
 
 def _augmented(images: Tensor) -> Tensor:
@@ -146,19 +152,36 @@ def _lone_rows(layer: _Layer, rows: Tensor, live: Tensor) -> Tensor:
     return rows[:, :-1] / rows[:, -1:]
 
 
-def _differences(layer: _Layer, rows: Tensor, live: Tensor) -> Tensor:
-    """Differences of rows, each over its own weight: of two classes, they hold what activates one row alone."""
-    if layer.spread is None:
+def _beside_a_pattern(layer: _Layer, rows: Tensor, live: Tensor) -> Tensor:
+    """Rows less what they would hold if the same examples activated them as activate many others.
+
+    Where the output layer reads this one, rows that the same examples activate are one linear map of its weights. A row
+    that one more example activates, or one less, is off by that example alone. The map is guessed from a few rows at a
+    time; the guesses that fit most rows are kept.
+    """
+    if layer.spread is None or len(rows) <= layer.spread.shape[1]:
         return rows[:0, :-1]
-    most = int((2 * _NUMBERS / rows.shape[1]) ** 0.5)
-    largest = rows.norm(dim=1).argsort(descending=True, stable=True)[:most]
-    level = (rows / layer.spread[live, None])[largest]
-    first, second = torch.triu_indices(len(level), len(level), 1, device=rows.device)
-    gaps = level[first] - level[second]
-    return gaps[:, :-1] / gaps[:, -1:]
+    spread, few = layer.spread[live], layer.spread.shape[1]
+    narrow = rows @ torch.linalg.svd(rows, full_matrices=False)[2][: layer.know.batch_size].T
+    draws = min(_GUESSES, max(1, 2 * _NUMBERS // narrow.numel()))
+    if few == 1:
+        drawn = narrow.norm(dim=1).argsort(descending=True, stable=True)[:draws, None]
+    else:
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.rand((draws, len(rows)), generator=generator).topk(few).indices.to(rows.device)
+    maps, singular = torch.linalg.solve_ex(spread[drawn], narrow[drawn])
+    off = (narrow - spread @ maps).norm(dim=2) / narrow.norm(dim=1)
+    fits = (off < _FITS) & (singular == 0)[:, None]
+    best = fits.sum(1).argsort(descending=True, stable=True)[: max(1, _CANDIDATES // len(rows))]
+    found = []
+    for own in fits[best].unique(dim=0):
+        if own.any():
+            gaps = (rows - spread @ torch.linalg.lstsq(spread[own], rows[own]).solution)[~own]
+            found.append(gaps[:, :-1] / gaps[:, -1:])
+    return torch.cat([rows[:0, :-1], *found])
 
 
-_SOURCES: tuple[Callable[[_Layer, Tensor, Tensor], Tensor], ...] = (_lone_rows, _differences)
+_SOURCES: tuple[Callable[[_Layer, Tensor, Tensor], Tensor], ...] = (_lone_rows, _beside_a_pattern)
 """Where candidates come from, cheapest first."""
 
 

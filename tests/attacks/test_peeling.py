@@ -40,6 +40,20 @@ def test_more_examples_than_the_rank_of_their_pixels(digits):
     assert right(read(mlp(7, hidden=1024), x, y, value_range=(0.0, 1.0)), x)[0] >= 60
 
 
+def test_a_trained_model_that_leaves_no_neuron_to_one_digit(digits):
+    """At a model that knows its digits most neurons are active on all of a batch."""
+    x, y, generator = pick(digits, 1, 8)
+    model = mlp(1)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        batch = torch.randint(len(digits[0]), (64,), generator=generator)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(digits[0][batch]), digits[1][batch]).backward()
+        optimiser.step()
+    assert not ((model[1](x) > 0).sum(0) == 1).any()
+    assert right(read(model, x, y, value_range=(0.0, 1.0)), x) == (8, 0)
+
+
 def test_a_deep_model_and_no_range(digits):
     x, y, _ = pick(digits, 2, 8)
     with torch.random.fork_rng(devices=[]):
