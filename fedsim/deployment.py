@@ -37,6 +37,8 @@ class Deployment(Part):
     """Confidences shown at ``top_k``."""
     decimals: int = Field(1, ge=1)
     """Places of the confidences at ``rounded``."""
+    features: str | None = None
+    """The module whose outputs on clients' records leave them, as in split learning; feature inversion reads these."""
 
     @model_validator(mode="after")
     def _controls_have_a_hold(self) -> Self:

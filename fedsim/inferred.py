@@ -23,6 +23,7 @@ TOLD = {
     "source": "whose a record is",
     "property": "a property of those behind an update",
     "classes": "what the classes look like",
+    "features": "the records behind features that leave clients",
     "attribute": "the sensitive attribute",
     "model": "the model itself",
 }

@@ -30,7 +30,16 @@ class Leakage(Rule):
     """The most that attacks may show, at a rung of the assumption ladder and below it."""
 
     asset: Literal[
-        "examples", "labels", "sensitive", "membership", "source", "property", "classes", "attribute", "model"
+        "examples",
+        "labels",
+        "sensitive",
+        "membership",
+        "source",
+        "property",
+        "classes",
+        "features",
+        "attribute",
+        "model",
     ] = "examples"
     metric: str = "rebuilt"
     """Of ``examples``: the data's own metric (``psnr`` in dB, ``columns``, ``tokens``), ``rebuilt`` or ``identified``.

@@ -2,13 +2,13 @@
 
 from attacks import inferences
 from fedsim.assets.case import Asset, Case, Scored
-from fedsim.assets.classes import CLASSES
+from fedsim.assets.classes import CLASSES, FEATURES
 from fedsim.assets.copies import ATTRIBUTE, COPY
 from fedsim.assets.membership import MEMBERSHIP, PROPERTY, SOURCE
 
 __all__ = ["ASSETS", "Asset", "Case", "Scored", "asset_of"]
 
-ASSETS = {asset.name: asset for asset in (MEMBERSHIP, SOURCE, PROPERTY, CLASSES, ATTRIBUTE, COPY)}
+ASSETS = {asset.name: asset for asset in (MEMBERSHIP, SOURCE, PROPERTY, CLASSES, FEATURES, ATTRIBUTE, COPY)}
 
 _BY_TARGETS = {
     ("inputs",): MEMBERSHIP,
@@ -17,6 +17,7 @@ _BY_TARGETS = {
     ("labels",): CLASSES,
     ("inputs", "labels", "column", "values"): ATTRIBUTE,
     ("holds",): PROPERTY,
+    ("features", "layer"): FEATURES,
     (): COPY,
 }
 _BY_NAME = {"source_inference": SOURCE}

@@ -152,6 +152,17 @@ def test_the_same_run_again_gives_the_same_figures(tmp_path):
     assert one == other
 
 
+def test_features_that_leave_clients_are_inverted_beside_the_mean(tmp_path):
+    split = Task(dataset="digits", model="mlp", test_fraction=0.6)
+    asked = [Attack(name="feature_inversion", targets=3, budget=AttackBudget(iterations=200))]
+    shown = run(scenario(task=split, attacks=asked, deployment=Deployment(features="2")), tmp_path / "features")
+    figure = shown.cells[0]["inferences"][0]["figures"]["psnr"]
+    assert figure["n"] == 3
+    assert figure["value"] > figure["guess"] + 3
+    none = run(scenario(task=split, attacks=asked, deployment=Deployment(features="9")), tmp_path / "none")
+    assert "no module of the model" in none.cells[0]["inferences"][0]["reason"]
+
+
 def test_members_are_what_clients_used_and_candidates_come_in_no_order():
     experiment = Experiment(scenario(federation=Federation(clients=2, rounds=3, batch_size=4)))
     history = [{"round": 1, "answered": [0, 1]}, {"round": 2, "answered": [1]}, {"round": 3, "answered": [0]}]
