@@ -26,9 +26,9 @@ def survivors(terms: Terms, profile: Profile, leaves_at: Mapping[int, str], ring
         raise TooFewClients(None, "advertise", f"{len(staying['advertise'])} keys: the threshold is {terms.threshold}")
     graph = random_graph(sorted(staying["advertise"]), terms.degree, ring)
     for stage in ("shares", "masked", "consistency") if profile.consistency else ("shares", "masked"):
+        if not staying[stage]:
+            raise TooFewClients(None, stage, "nobody answered as the protocol asks")
         _require(terms, graph, staying[stage], staying[stage], stage)
-    if not staying["masked"]:
-        raise TooFewClients(None, "masked", "nobody answered as the protocol asks")
     alive, sharing = staying["masked"], staying["shares"]
     least = profile.policy.min_clients if profile.policy and profile.survivor_rules else 1
     if len(alive) < least:

@@ -1,11 +1,12 @@
 """The rules about drop-outs alone say what the whole protocol does."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.entropy import FixedEntropy
-from crypto.errors import SecAggError
+from crypto.errors import SecAggError, TooFewClients
 from crypto.secagg import PROFILES, STAGES, Client, Server, enrol, run_round
 from crypto.secagg.attrition import survivors
 from crypto.secagg.round import make_terms
@@ -35,3 +36,17 @@ def test_a_sum_opens_exactly_where_the_rules_say_so(data):
         assert survivors(terms, profile, leaves_at, FixedEntropy(b"ring")) == opened
     except SecAggError:
         assert opened is None
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.parametrize("stage", STAGES[:3])
+def test_nobody_left_is_no_sum(profile, stage):
+    terms = make_terms(np.zeros((3, 2), np.float32), 2, 2, 16, 1.0, None, FixedEntropy(b"terms"))
+    with pytest.raises(TooFewClients, match=stage):
+        survivors(terms, PROFILES[profile], dict.fromkeys(range(3), stage), FixedEntropy(b"ring"))
+
+
+def test_a_single_mask_still_needs_somebody_to_sign_the_survivor_set():
+    terms = make_terms(np.zeros((3, 2), np.float32), 2, 2, 16, 1.0, None, FixedEntropy(b"terms"))
+    with pytest.raises(TooFewClients, match="consistency"):
+        survivors(terms, PROFILES["single_mask"], dict.fromkeys(range(3), "consistency"), FixedEntropy(b"ring"))
