@@ -84,6 +84,14 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
     return answers
 
 
+def restored_labels(case: Case) -> Tensor:
+    """The labels (B,) of one case, sorted; NotApplicable where the update does not hold them."""
+    labels = _solve(case).labels
+    if labels is None:
+        raise NotApplicable("an update that is not zero", "L4")
+    return labels
+
+
 def _solve(case: Case) -> Reconstruction:
     obs, know = case.observation, case.knowledge
     if know.loss == "next_token":

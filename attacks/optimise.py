@@ -1,5 +1,6 @@
 """The one loop of gradient matching: restarts of many victims side by side, the best chosen by its own objective."""
 
+import contextlib
 import functools
 import math
 import time
@@ -11,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attacks.ilrg import restored_labels
 from attacks.labels import label_counts_estimate, sign_rule_label
 from attacks.matching import Batch, Evaluate, Matching, Victim, alike, gradient_of, prepare
 from attacks.registry import Case
@@ -127,7 +129,8 @@ def match(
 def labels_of(case: Case) -> Tensor:
     """The labels granted, else by the sign rule for a batch of one, else as counts estimated for a larger batch.
 
-    Any, for a model that generates and takes none.
+    Public labels make these estimates better, at a trained model and over local steps most of all. Any labels do for a
+    model that generates and takes none.
     """
     obs, know = case.observation, case.knowledge
     if know.loss == "elbo":
@@ -135,6 +138,9 @@ def labels_of(case: Case) -> Tensor:
     if know.labels is not None:
         return know.labels
     if know.batch_size != 1:
+        if know.public is not None and know.public_labels is not None:
+            with contextlib.suppress(NotApplicable):
+                return restored_labels(case)
         return label_counts_estimate(obs, know, case.generator)
     label = sign_rule_label(obs, know)
     if label is None:
@@ -219,6 +225,7 @@ class _Search:
         self.diverged = torch.zeros(len(victims), self.restarts, dtype=torch.bool)
         self.ran = torch.zeros(len(victims), self.restarts, dtype=torch.bool)
         self.steps = [0] * len(victims)
+        self.notes: tuple[str, ...] = ()
 
     def run(self) -> list[Reconstruction]:
         """Descend from every start until solved or out of budget; then one claim per victim."""
@@ -230,18 +237,6 @@ class _Search:
                 self._descend_within_memory(queue)
         return [self._claim(index) for index in range(len(self.victims))]
 
-        self.notes: tuple[str, ...] = ()
-    def _descend(self, queue: deque[Job]) -> None:
-        jobs = [queue.popleft() for _ in range(min(self.width, len(queue)))]
-        starts = torch.stack([self.starts[job] for job in jobs])
-        rows = _Rows(jobs, starts, self.recipe.minimiser(starts, self.iterations, self.boxed))
-        while any(rows.live):
-            evaluate = self.batch.bind([victim for victim, _ in rows.jobs], record=self.iterations >= RECORD)
-            over = self._until_one_is_over(rows, evaluate)
-            self.solved |= {rows.jobs[k][0] for k in over if rows.values[k] <= self.recipe.tolerance}
-            late = time.monotonic() > self.deadline
-            queue = deque(job for job in queue if job[0] not in self.solved and not late)
-            ended = [k for k, live in enumerate(rows.live) if live and (k in over or rows.jobs[k][0] in self.solved)]
     def _descend_within_memory(self, queue: deque[Job]) -> None:
         """Descend; where memory does not suffice, once more with half as many side by side, down to one."""
         wave = list(queue)
@@ -254,6 +249,17 @@ class _Search:
             self.width //= 2
             self.notes = (f"memory sufficed for {self.width} candidates side by side",)
 
+    def _descend(self, queue: deque[Job]) -> None:
+        jobs = [queue.popleft() for _ in range(min(self.width, len(queue)))]
+        starts = torch.stack([self.starts[job] for job in jobs])
+        rows = _Rows(jobs, starts, self.recipe.minimiser(starts, self.iterations, self.boxed))
+        while any(rows.live):
+            evaluate = self.batch.bind([victim for victim, _ in rows.jobs], record=self.iterations >= RECORD)
+            over = self._until_one_is_over(rows, evaluate)
+            self.solved |= {rows.jobs[k][0] for k in over if rows.values[k] <= self.recipe.tolerance}
+            late = time.monotonic() > self.deadline
+            queue = deque(job for job in queue if job[0] not in self.solved and not late)
+            ended = [k for k, live in enumerate(rows.live) if live and (k in over or rows.jobs[k][0] in self.solved)]
             for k in ended:
                 self._bank(rows, k)
                 rows.live[k] = False

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,8 @@ from attacks import Knowledge, NotApplicable, Observation, available, reconstruc
 from attacks.losses import LOSSES
 from attacks.matching import local_steps
 from attacks.metrics import label_accuracy
+from attacks.optimise import labels_of
+from attacks.registry import Case
 from tests.attacks.conftest import gradient, mlp
 from tests.attacks.test_fedavg import train
 
@@ -80,3 +84,17 @@ def test_what_it_cannot_read_is_not_applicable(digits):
         reconstruct("ilrg", Observation(headless, gradient(headless, x, y), "gradient"), Knowledge((64,), 10, 4))
     zero = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     assert not reconstruct("ilrg", Observation(model, zero, "gradient"), Knowledge((64,), 10, 4)).converged
+
+
+def test_gradient_matching_takes_these_labels_where_public_ones_are_granted(digits):
+    x, y, public, labels = skewed(digits, 3)
+    model = mlp(3)
+    know = Knowledge((64,), 10, 64, public=public, public_labels=labels, learning_rate=0.1, local_steps=40)
+    obs = Observation(model, train(model, x, y, 0.1, local_steps(know)), "delta")
+
+    def with_seed(know):
+        return Case((obs,), know, torch.Generator().manual_seed(0))
+
+    assert labels_of(with_seed(know)).equal(reconstruct("ilrg", obs, know, seed=0).labels)
+    unlabelled = dataclasses.replace(know, public_labels=None)
+    assert label_accuracy(labels_of(with_seed(know)), y) >= label_accuracy(labels_of(with_seed(unlabelled)), y)
