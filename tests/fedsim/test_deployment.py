@@ -1,5 +1,7 @@
 """Attacks on the model that ships, from a scenario to the report: given exactly the access of the deployment."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,9 @@ from fedsim.experiment import Experiment
 from fedsim.held import candidates, joined, used
 from fedsim.inferred import summarise_inferences
 from fedsim.policy import Leakage, Policy
+from fedsim.questions import answer, questions
 from fedsim.scenario import explain
-from fedsim.store import StoreError
+from fedsim.store import RunFolder, StoreError, load_training, load_view
 from fedsim.twins import training_of
 from strategies.client_dp import ClientDP as Defence
 
@@ -43,10 +46,14 @@ def scenario(**more):
     })  # fmt: skip
 
 
+def shipped_scenario():
+    compared = {"deployment": {"open": Deployment(), "labels": Deployment(access="label_only", query_budget=100)}}
+    return scenario(compare=compared)
+
+
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
-    compared = {"deployment": {"open": Deployment(), "labels": Deployment(access="label_only", query_budget=100)}}
-    return run(scenario(compare=compared), tmp_path_factory.mktemp("runs") / "shipped")
+    return run(shipped_scenario(), tmp_path_factory.mktemp("runs") / "shipped")
 
 
 def found(result, label, name, round=2):
@@ -176,6 +183,23 @@ def test_members_are_what_clients_used_and_candidates_come_in_no_order():
     assert torch.equal(targets.inputs, again.inputs)
     assert torch.equal(inside, same)
     assert not torch.equal(inside, torch.arange(10) < 5)
+
+
+def test_a_question_travels_to_a_worker_and_holds_no_truth(shipped):
+    cell = next(c for c in shipped_scenario().cells() if c.labels["deployment"] == "labels")
+    place = RunFolder.open(shipped.out, shipped_scenario()).cell(cell.digest)
+    experiment = Experiment(cell.scenario)
+    view = load_view(place, experiment.initial_model())
+    asked = questions(experiment, view, load_training(place), cell.scenario.attacks)
+    sent = [pickle.loads(pickle.dumps(one.question)) for one in asked]
+    assert {question.attack for question in sent} == {attack.name for attack in cell.scenario.attacks}
+    assert all(question.seed != experiment.seed for question in sent)
+    for one, question in zip(asked, sent, strict=True):
+        if question.attack in ("label_only_membership", "source_inference"):
+            here, there = answer(one.question), answer(question)
+            assert (here.status, here.queries, here.refused) == (there.status, there.queries, there.refused)
+            for a, b in zip(here.claims, there.claims, strict=True):
+                assert torch.equal(a.scores, b.scores)
 
 
 def test_an_inference_without_rounds_gets_those_that_it_is_about():
