@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from attacks import NotApplicable
 from fedsim.assess import Claims, Job, jobs, perform, prove
 from fedsim.audited import audited
+from fedsim.client import batches
 from fedsim.costs import costs_of, parameters_of
 from fedsim.detection import Detections
 from fedsim.encryption import deploy, require_installed
@@ -67,14 +69,27 @@ def preflight(cell: Cell, progress: Progress) -> Experiment:
     """Load the data, split it and build the model, so that what cannot work is refused before work starts."""
     require_installed(cell.scenario)
     experiment = Experiment(cell.scenario)
-    for client in range(cell.scenario.federation.clients):
-        experiment.client_data(client)
+    held = [len(experiment.client_data(client)[1]) for client in range(cell.scenario.federation.clients)]
+    _check_weights(experiment, held)
     first_models(experiment)
     model = experiment.initial_model().train()
     if Stack(cell.scenario.protocol).local_gradient and (reasons := refusals(model)):
         raise TaskError("task.model", cell.scenario.task.model, "; ".join(reasons), "or protect whole clients instead")
     progress.advance()
     return experiment
+
+
+def _check_weights(experiment: Experiment, held: Sequence[int]) -> None:
+    """Refuse a bound on weights below what a client weighs: each of its rounds would end without a sum."""
+    scenario = experiment.scenario
+    steps = (batches(count, scenario.federation, experiment.seed, 1, client) for client, count in enumerate(held))
+    heaviest = max(len(torch.cat(positions).unique()) for positions in steps)
+    for index, defence in enumerate(scenario.protocol):
+        most = getattr(defence, "max_weight", 1)
+        if 1 < most < heaviest:
+            reason = f"a client uses {heaviest} examples in a round, and would be refused"
+            remedy = f"set at least {heaviest}, or 1 to count clients alike"
+            raise TaskError(f"protocol[{index}].max_weight", most, reason, remedy)
 
 
 def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: Machine, progress: Progress) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from crypto.encoding import BITS_ALLOWED
-from crypto.parameters import InfeasibleParameters, find_complete, find_modulus_bits
+from crypto.parameters import GraphParameters, InfeasibleParameters, find_complete, find_graph, find_modulus_bits
 from crypto.secagg import PROFILES, Profile, Terms
 from strategies.base import ClientContext, ClientUpdateError, Defence, Stage, Update
 
@@ -34,11 +34,17 @@ class SecureAggregation(Defence):
     kind: Literal["secure_aggregation"] = "secure_aggregation"
     clip: float = 1.0
     bits: int = 16
+    corrupt: float = 0.0
+    """Fraction of the cohort that may collude with the server."""
+    dropout: float = 0.0
+    """Fraction of the cohort that may drop out without ending the round. Degree and threshold are found for both."""
+    graph: Literal["complete", "sparse"] = "complete"
+    """``sparse``: the smallest ring that is safe for these fractions (Bell et al.); it takes many clients."""
     neighbours: int | None = None
-    """Even degree of the masking graph (Bell et al.); None is the complete graph."""
+    """Even degree of the masking graph, in the place of the one found."""
     threshold: int | None = None
-    """Shares that open a secret; None takes the least that no split view of the survivors can reach twice, and on a
-    ring at least as many as a client wants in a sum."""
+    """Shares that open a secret, in the place of the number found: the least that no split view of the survivors can
+    reach twice, and on a ring at least as many as a client wants in a sum."""
     profile: str = "paper"
     """Which safeguards clients have (``crypto.secagg.profiles``), or ``flower_1_41``: Flower's own SecAgg+."""
     max_weight: int = 1
@@ -72,6 +78,9 @@ class SecureAggregation(Defence):
                 f"neighbours = {self.neighbours}: must be even and at least 2; leave it out for the complete graph",
             ),
             (self.threshold is None or self.threshold >= 2, f"threshold = {self.threshold}: must be at least 2"),
+            (0 <= self.corrupt < 1, f"corrupt = {self.corrupt}: a fraction of the cohort, from 0 to below 1"),
+            (0 <= self.dropout < 1, f"dropout = {self.dropout}: a fraction of the cohort, from 0 to below 1"),
+            (self.graph in ("complete", "sparse"), f"graph = {self.graph!r}: must be 'complete' or 'sparse'"),
         )
         return [reason for held, reason in checks if not held]
 
@@ -131,23 +140,35 @@ class SecureAggregation(Defence):
         )
         return replace(self.safeguards, policy=held)
 
-    def _least_sum(self, cohort: int) -> int:
+    def _found(self, cohort: int) -> GraphParameters:
+        """Degree and threshold for the fractions to be borne; raises InfeasibleParameters where none bear them."""
+        sparse = self.graph == "sparse" and self.neighbours is None
+        if sparse:
+            policy = None if self.profile == FLOWER else self.safeguards.policy
+            split = policy is not None and policy.split_view
+            found = find_graph(cohort, self.corrupt, self.dropout, semi_malicious=split)
+        else:
+            degree = cohort - 1 if self.neighbours is None else self.neighbours
+            found = find_complete(degree + 1, self.corrupt, self.dropout)
+        threshold = self.threshold or max(found.threshold, self._least_sum(cohort, found.degree))
+        return GraphParameters(found.degree, threshold)
+
+    def _least_sum(self, cohort: int, degree: int) -> int:
         """On a ring, where the threshold is all that a client is sure of: the fewest survivors that it accepts."""
-        if self.profile == FLOWER or self.neighbours is None or self.neighbours >= cohort - 1:
+        if self.profile == FLOWER or degree >= cohort - 1:
             return 1
         return self.safeguards.policy.min_clients if self.safeguards.policy else 1
 
     def terms(self, session: bytes, round: int, cohort: int, dimension: int) -> Terms:
         """The parameters that the server proposes for one round; raises InfeasibleParameters where none fit."""
-        degree = cohort - 1 if self.neighbours is None else self.neighbours
-        threshold = self.threshold or max(find_complete(degree + 1, 0.0, 0.0).threshold, self._least_sum(cohort))
+        graph = self._found(cohort)
         return Terms(
             session=session,
             round=round,
             client=0,
             clients=cohort,
-            degree=degree,
-            threshold=threshold,
+            degree=graph.degree,
+            threshold=graph.threshold,
             modulus_bits=find_modulus_bits(cohort, self.max_weight, self.bits),
             bits=self.bits,
             max_weight=self.max_weight,

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import Adversary, Attack, ClientDP, Federation, Scenario, Task
+from fedsim import Adversary, Attack, ClientDP, Federation, Scenario, SecureAggregation, Task, run
 from fedsim.scenario import explain
+from fedsim.tasks import TaskError
 
 
 def problems(**fields):
@@ -176,3 +177,26 @@ def test_all_problems_come_at_once():
 
 def test_the_seed_is_part_of_the_scenario_and_of_nothing_that_describes_a_task():
     assert "seed" not in json.dumps(Task().model_dump())
+
+
+def test_a_bound_on_weights_that_clients_exceed_is_refused_before_work_starts(tmp_path):
+    federation = Federation(algorithm="fedavg", clients=3, batch_size=4, examples_per_client=9)
+    scenario = Scenario(name="heavy", federation=federation, protocol=[SecureAggregation(clip=8.0, max_weight=8)])
+    with pytest.raises(TaskError, match=r"protocol\[0\]\.max_weight = 8: a client uses 9 examples.*set at least 9"):
+        run(scenario, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_degree_and_threshold_are_found_for_what_is_to_be_borne():
+    bears = SecureAggregation(corrupt=0.33, dropout=0.33, graph="sparse", profile="semi_honest")
+    found = bears.terms(bytes(16), 1, 1000, 10)
+    assert (found.degree, found.threshold) == (286, 150)  # as Google publishes for n = 1000
+    assert SecureAggregation(corrupt=0.2).terms(bytes(16), 1, 10, 10).threshold == 7
+    with pytest.raises(ValidationError, match=r"protocol\[0\]\..*needed: corrupt \+ 2 \* dropout < 1"):
+        Scenario(name="x", federation=Federation(clients=10), protocol=[SecureAggregation(corrupt=0.4, dropout=0.4)])
+    with pytest.raises(ValidationError, match=r"no k-regular graph is safe"):
+        Scenario(
+            name="x",
+            federation=Federation(clients=20),
+            protocol=[SecureAggregation(corrupt=0.33, dropout=0.33, graph="sparse")],
+        )

@@ -28,9 +28,10 @@ def test_every_round_and_every_attack_becomes_a_scalar(folder):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="the extra 'tracking' is not installed")
-def test_mlflow_gets_each_cell_once(folder, tmp_path):
+def test_mlflow_gets_each_cell_once(folder, tmp_path, monkeypatch):
     import mlflow
 
+    monkeypatch.chdir(tmp_path)  # where MLflow puts artefacts for a database of its own
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     results = load_results(folder)
     assert log_to_mlflow(folder, results, uri) == len(results["cells"])
