@@ -125,7 +125,7 @@ def test_a_whisper_leaves_no_dead_rows_and_still_singles_out_the_victim():
     assert trained(scenario(whisper, [checks, IDEAL]))[1].history[1]["answered"] == [0, 1, 2, 3]
     deaf = trained(scenario("inconsistency", [checks, IDEAL]))[1].history[1]
     assert deaf["lie"].count("ModelRefused[dead_rows] (3 of 4 clients)") == 1
-    assert deaf["answered"] == [VICTIM]  # alone in the sum: the check costs the victim its crowd
+    assert deaf["answered"] == []  # the victim would be alone in the sum, so there is none
 
 
 BIG = {"batch_size": 8}
@@ -201,7 +201,7 @@ def test_a_crafted_round_teaches_nothing_and_the_next_one_trains_on():
 
 
 def test_a_victim_that_left_is_not_read():
-    left = scenario("inconsistency", [IDEAL], federation={"dropout": 0.9, "dropout_stage": "masked"})
+    left = scenario("inconsistency", [IDEAL], federation={"dropout": 0.3, "dropout_stage": "masked"})
     for seed in range(40):
         made = left.model_copy(update={"seeds": (seed,)})
         experiment, training, view, _ = trained(made)
