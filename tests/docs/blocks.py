@@ -19,7 +19,6 @@ SMALLER = {
         ),
         "--attack idlg": "--attack idlg --iterations 2 --restarts 1",
     },
-    "review.md": {"seeds=[0, 1]": "seeds=[0]"},
 }
 """What is made smaller to be run in a test; a page that no longer says it fails."""
 
