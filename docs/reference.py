@@ -71,8 +71,8 @@ def _attack(attack: Attack | Inference) -> str:
         "stopped by": attack.stopped_by,
         "paper": attack.paper,
     }
-    parts = [f"# {attack.name}", f"Recovers {attack.claim}.", _table(("", attack.name), facts.items()), "## How it works"]
-    parts += [_told(module), _told(attack.solve), f"Source: [{_path(module)}](../{_path(module)})"]
+    parts = [f"# {attack.name}", f"Recovers {attack.claim}.", _table(("", attack.name), facts.items())]
+    parts += ["## How it works", _told(module), _told(attack.solve), f"Source: [{_path(module)}](../{_path(module)})"]
     parts += ["## In a scenario", f"```python\n{usage(attack)}\n```"]
     if attack.sanity is not None:
         parts += ["## The case that it must win first", _told(attack.sanity) or "A small synthetic one."]
