@@ -1,5 +1,6 @@
 """From claims to figures: one entry a cell, one summary row for each protocol, attack and round over all seeds."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor
 
 from attacks import NotApplicable, Reconstruction, metrics, reconstructions
-from fedsim.adversary import rung
 from attacks.conditioning import doubt
+from fedsim.adversary import rung
 from fedsim.assess import Claims, Job
 from fedsim.experiment import Experiment
-from fedsim.leakage import SCALES, SHARES, Scale, baseline_figures, floor, recovered, score
 from fedsim.grids import one_thread
+from fedsim.leakage import SCALES, SHARES, Scale, baseline_figures, floor, recovered, score
 from fedsim.scenario import Cell, Scenario
 from fedsim.seeds import numpy_generator
 from fedsim.tasks import Dataset
@@ -35,17 +36,17 @@ def attack_outcome(experiment: Experiment, cell: Cell, job: Job, claims: Claims)
             continue
         truth = truth_of(experiment, whom.round, *whom.clients, earlier=whom.earlier)
         victim, shown = _victim(experiment, cell.digest, job, truth, answer)
-        victims.append(victim)
         if seen and not any(victim["recovered"]) and not victim["inconclusive"]:
             with one_thread():
                 victim["inconclusive"] = doubt(seen[-1], know, answer)
+        victims.append(victim)
         pictures.update(shown)
     summed = max((len(whom.clients) for whom in job.whom), default=1)
     entry = {
         "name": job.attack,
         "on": "on the sum" if job.beside else None,
-        "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round, summed),
         "battery": job.of_battery,
+        "rung": "L0" if not attack.needs.update else rung(experiment.scenario, job.round, summed),
         "paper": attack.paper,
         "claim": attack.claim,
         "round": job.round,
@@ -131,12 +132,16 @@ def summarise(scenario: Scenario, cells: Sequence[Mapping[str, Any]]) -> list[di
     Where clients' parts in clear are attacked and the sum too, the sum has a row of its own, under ``titled``.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    failed = Counter(tuple(cell["labels"].items()) for cell in cells if cell.get("status") == "failed")
     for cell in cells:
         for attack in cell["attacks"]:
             key = (tuple(cell["labels"].items()), titled(attack), attack["round"])
             alarms = [row["signal"] for row in cell.get("detection", ()) if row["round"] == key[-1] and row["alarmed"]]
             groups.setdefault(key, []).append({**attack, "modality": cell["modality"], "detected_by": alarms})
-    return [_row(dict(labels), name, round, entries) for (labels, name, round), entries in groups.items()]
+    return [
+        {**_row(dict(labels), name, round, entries), "seeds": len(entries), "failed_seeds": failed[labels]}
+        for (labels, name, round), entries in groups.items()
+    ]
 
 
 def _row(labels: dict[str, str], name: str, round: int, entries: Entries) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _client_dp(settings: Mapping[str, Any], cell: Mapping[str, Any], evidence: M
     if not (norm and noise and per):
         return ["no client measured its clipping and noise"]
     lacking = []
-    answers = sum(len(row.get("answered", row["cohort"])) for row in cell["training"] if row["round"])
+    answers = sum(len(row.get("answered", row["cohort"])) for row in cell["training"] or () if row["round"])
     if noise["count"] < answers:
         lacking.append(f"{noise['count']} of {answers} updates were measured")
     if norm["max"] > settings["clip"] * (1 + 1e-6):

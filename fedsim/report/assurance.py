@@ -4,14 +4,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from attacks import available
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
 from fedsim.report.canaries import canary_blocks
-from fedsim.report.crowd import UNMEASURED, crowd_measured
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, at_most, finite, number, plain, size
-from fedsim.words import RUNGS, counted, listed, rung_step
+from fedsim.words import counted, listed
 
 STATEMENT = (
     ("epsilon", "epsilon over the whole run"),
@@ -157,43 +155,6 @@ def _cost_row(context: Context, protocol: str, setting: Setting) -> list[object]
 def _cost(context: Context, protocol: str, setting: Setting, key: str) -> float | None:
     cells = context.results.cells_of(protocol, setting)
     return mean(finite((cell.get("cost") or {}).get(key)) for cell in cells)
-
-
-def gaps(context: Context) -> Section:
-    """What was not tested, so that nobody reads silence as safety."""
-    results = context.results
-    tried = unique(str(a.get("name")) for a in results.attacks)
-    rest = [f"{name}: {a.claim}" for name, a in available().items() if name not in tried]
-    answered = {str(a.get("name")) for a in results.attacks if a.get("status") == "done"}
-    silent = [name for name in tried if name not in answered]
-    rungs = unique(str(a.get("rung")) for a in results.attacks)
-    items = [f"Rungs tried: {listed(sorted(rungs, key=rung_step)) or 'none'}. All others are untested."]
-    if silent:
-        items.append(f"Tried, but nowhere with an answer that counts: {listed(silent)}.")
-    measured = {name for a in results.attacks for v in a.get("victims") or [] for name in v.get("figures") or {}}
-    if "lpips" not in measured:
-        items.append("LPIPS (perceptual similarity) was not measured: it needs weights that are not shipped.")
-    items += [] if crowd_measured(results) else [UNMEASURED]
-    items += [
-        *(
-            []
-            if results.raw.get("inference_summary")
-            else [
-                "Membership, attribute and property inference, and attacks on the published model, were not part of "
-                "this run."
-            ]
-        ),
-        f"Data other than {listed([setting_name(s) for s in results.settings if setting_name(s)]) or 'this data set'}, "
-        "other models, batch sizes and training lengths behave differently.",
-        "Timing, network metadata and the machines themselves were not examined.",
-    ]
-    blocks: list[Block] = [Bullets(items)]
-    if rest:
-        blocks.append(Folded(f"{counted(len(rest), 'attack')} of the battery not run here", [Bullets(rest)]))
-    blocks.append(
-        Folded("The ladder of assumptions, L0 to L11", [Bullets([f"{rung}: {words}" for rung, words in RUNGS.items()])])
-    )
-    return Section("not-tested", "What was not tested", blocks)
 
 
 def limits(context: Context) -> Section:

@@ -67,6 +67,24 @@ class Chip(Block):
 
 
 @dataclass(frozen=True)
+class Link(Block):
+    """A name that leads to a section of this document."""
+
+    text: str
+    target: str
+    template = '<a href="#{{ b.target }}">{{ b.text }}</a>'
+
+
+@dataclass(frozen=True)
+class Several(Block):
+    """Blocks one after another in one place."""
+
+    items: Sequence[Block]
+    between: str = " · "
+    template = "{% for item in b.items %}{% if not loop.first %}{{ b.between }}{% endif %}{{ item }}{% endfor %}"
+
+
+@dataclass(frozen=True)
 class Swatch(Block):
     """A protocol's name with its mark."""
 
@@ -80,19 +98,27 @@ class Swatch(Block):
 
 @dataclass(frozen=True)
 class Cell(Block):
-    """A table cell: text or a block, with an optional quieter second line, over ``span`` columns."""
+    """A table cell: text or a block, with an optional quieter second line, over ``span`` columns.
+
+    ``hint`` shows while the pointer rests on the text; it must stand elsewhere in the document too.
+    """
 
     text: object
     note: str = ""
     span: int = 1
-    template = "{{ b.text }}{% if b.note %}<small>{{ b.note }}</small>{% endif %}"
+    hint: str = ""
+    template = (
+        '{% if b.hint %}<span title="{{ b.hint }}">{{ b.text }}</span>{% else %}{{ b.text }}{% endif %}'
+        "{% if b.note %}<small>{{ b.note }}</small>{% endif %}"
+    )
 
 
 @dataclass(frozen=True)
 class Table(Block):
     """A table in a box of its own that scrolls; columns whose title is in ``numeric`` are set right.
 
-    Rows that follow one another with equal first cells share it.
+    Rows that follow one another with equal first cells share it, unless the reader can filter them: by each column
+    in ``filters``, where scripts run.
     """
 
     caption: str
@@ -100,6 +126,7 @@ class Table(Block):
     rows: Sequence[Sequence[object]]
     numeric: Sequence[str] = ()
     tone: str = ""
+    filters: Sequence[str] = ()
 
     @property
     def cells(self) -> list[list[Cell]]:
@@ -109,13 +136,16 @@ class Table(Block):
     @property
     def heights(self) -> list[int]:
         """How many rows the first cell of each row spans; 0 where an earlier one does."""
+        if self.filters:
+            return [1] * len(self.rows)
         groups = (len(list(group)) for _, group in groupby(row[0] for row in self.cells))
         return [height for size in groups for height in (size, *[0] * (size - 1))]
 
     template = """<div class="scroll {{ b.tone }}{% if b.rows|length <= 8 %} short{% endif %}" role=region tabindex=0 \
 aria-label="{{ b.caption }}"><table>
 <caption>{{ b.caption }}</caption>
-<thead><tr>{% for title in b.head %}<th scope=col{% if title in b.numeric %} class=num{% endif %}>{{ title }}</th>\
+<thead><tr>{% for title in b.head %}<th scope=col{% if title in b.numeric %} class=num{% endif %}\
+{% if title in b.filters %} data-filter{% endif %}>{{ title }}</th>\
 {% endfor %}</tr></thead>
 <tbody>
 {% for row in b.cells %}
@@ -135,7 +165,21 @@ class Drawing(Block):
 
     svg: Markup
     caption: str
+    name: str
+    alt: str
     template = "<figure class=plot>{{ b.svg }}<figcaption>{{ b.caption }}</figcaption></figure>\n"
+
+
+@dataclass(frozen=True)
+class Pair(Block):
+    """Two small pictures side by side, each with the words for who cannot see it."""
+
+    sources: tuple[str, str]
+    alts: tuple[str, str]
+    template = (
+        "<span class=two>{% for source in b.sources %}"
+        '<img src="{{ source }}" alt="{{ b.alts[loop.index0] }}">{% endfor %}</span>'
+    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +187,8 @@ class Row(Block):
     """Blocks side by side where there is room."""
 
     items: Sequence[Block]
-    template = "<div class=pair>{% for item in b.items %}{{ item }}{% endfor %}</div>\n"
+    tone: str = "pair"
+    template = "<div class={{ b.tone }}>{% for item in b.items %}{{ item }}{% endfor %}</div>\n"
 
 
 @dataclass(frozen=True)
@@ -209,6 +254,17 @@ class Code(Block):
     text: str
     label: str
     template = '<pre tabindex=0 role=region aria-label="{{ b.label }}"><code>{{ b.text }}</code></pre>\n'
+
+
+@dataclass(frozen=True)
+class Blanks(Block):
+    """Lines to be filled in by hand, each under its name."""
+
+    names: Sequence[str]
+    template = (
+        "<dl class=blanks>{% for name in b.names %}<div><dt>{{ name }}</dt><dd><span aria-label="
+        '"to be filled in" role=img></span></dd></div>{% endfor %}</dl>\n'
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The document's section on crafted models: what each yields, beside what clients could see of it and what they did."""
 
+from collections.abc import Iterable
+
 from fedsim.report.blocks import Block, Cell, Folded, Prose, Section, Table
 from fedsim.report.reading import Json, Setting, setting_name, unique
 from fedsim.report.sections import Context, judgement
@@ -52,18 +54,24 @@ def _told(cell: Json) -> list[str]:
     return [str(row["lie"]) for row in cell.get("training") or [] if row.get("lie")]
 
 
+def noticed(cells: Iterable[Json]) -> str:
+    """The signals that alarmed a client, with how many clients each alarmed; empty where none did."""
+    rows = [row for cell in cells for row in _found(cell)]
+    alarms = {name: _alarmed([row for row in rows if row["signal"] == name]) for name in SIGNALS}
+    return "; ".join(f"{SIGNALS[name]} ({said})" for name, (some, said) in alarms.items() if some)
+
+
 def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
     results = context.results
     cells = results.cells_of(protocol, setting)
     rows = [row for cell in cells for row in _found(cell)]
     alarms = {name: _alarmed([row for row in rows if row["signal"] == name]) for name in SIGNALS}
-    loud = [f"{SIGNALS[name]} ({said})" for name, (some, said) in alarms.items() if some]
     quiet = [SIGNALS[name] for name, (some, said) in alarms.items() if not some and said]
     told = unique(text for cell in cells for text in _told(cell))
     return [
         context.swatch(protocol),
         Cell(judgement(results, protocol, setting), _yield(results.attempts_of(protocol, setting))),
-        "; ".join(loud) or ("nothing" if rows else "no client got as far as to be sent the model"),
+        noticed(cells) or ("nothing" if rows else "no client got as far as to be sent the model"),
         "; ".join(quiet) or MISSING,
         "; ".join(unique(text.split(":")[0] for text in told)) or "the model was as agreed",
     ]

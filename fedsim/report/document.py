@@ -1,4 +1,4 @@
-"""The report: sections put in order, written as one HTML file that needs nothing else, and the plots beside it."""
+"""The report: sections put in order, written as one HTML file that needs nothing else, as Markdown, and the plots."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,36 +7,65 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fedsim.report import apart, assurance, crafted, measured, protocols, sections, shipped
+from fedsim.report import (
+    adversaries,
+    apart,
+    assurance,
+    crafted,
+    decision,
+    dpia,
+    holdings,
+    markdown,
+    measured,
+    protocols,
+    residual,
+    scope,
+    sections,
+    seen,
+    shipped,
+    suite,
+    verdicts,
+)
 from fedsim.report.blocks import Section, render
 from fedsim.report.page import PAGE
 from fedsim.report.reading import Results
+from fedsim.report.script import SCRIPT
 from fedsim.report.sections import Context
 from fedsim.report.style import CSS
 from fedsim.report.tiles import Pictures
 from fedsim.words import counted, listed
 
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
-    sections.verdict,
-    sections.who_sees_what,
-    sections.gallery,
-    measured.leakage,
-    shipped.shipped,
-    crafted.detection,
-    measured.utility,
-    assurance.privacy,
+    verdicts.verdict,
+    scope.scope,
+    holdings.assets,
+    adversaries.adversary,
+    seen.who_sees_what,
     assurance.side_channels,
+    suite.suite,
+    measured.leakage,
+    sections.gallery,
+    shipped.shipped,
+    assurance.privacy,
+    measured.utility,
     assurance.cost,
-    assurance.gaps,
+    crafted.detection,
+    residual.residual,
+    decision.decision,
+    dpia.dpia,
     assurance.limits,
     assurance.reproduce,
 )
 APART: tuple[Callable[[Context], Section], ...] = (protocols.side_by_side, apart.evidence, apart.this_run)
 """What belongs to one run alone, and differs between two runs of the same scenario."""
+APART_NOTE = (
+    "Everything above is the same for the same scenario and seeds. What follows belongs to this one run and stands "
+    "outside any comparison."
+)
 
 
 def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray], out: Path) -> Path:
-    """Write ``out``/report.html and ``out``/figures/*.svg; return the path of the page.
+    """Write ``out``/report.html, ``out``/report.md and ``out``/figures/*.svg; return the path of the page.
 
     ``results`` is the content of results.json; ``pictures`` maps keys such as ``<cell>/<attack>/<client>/<i>/truth``
     to float arrays (C, H, W) or (H, W) in [0, 1]. The same input gives the same bytes. Raises ValueError for a
@@ -44,13 +73,17 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
     """
     context = Context(Results(results), Pictures(pictures))
     body = [made for section in SECTIONS if (made := section(context)) is not None]
+    ending = [section(context) for section in APART]
+    title, asked = str(context.results.scenario.get("name") or "Unnamed scenario"), question(context.results)
     page = render(
         PAGE,
-        title=str(context.results.scenario.get("name") or "Unnamed scenario"),
-        question=question(context.results),
+        title=title,
+        question=asked,
         css=Markup(CSS),
+        script=Markup(SCRIPT),
         sections=body,
-        apart=[section(context) for section in APART],
+        apart=ending,
+        note=APART_NOTE,
         version=str(results.get("fedsim") or ""),
     )
     figures = out / "figures"
@@ -61,6 +94,7 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
         (figures / f"{name}.svg").write_text(text, encoding="utf-8")
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")
+    (out / "report.md").write_text(markdown.document(title, asked, body, ending, APART_NOTE), encoding="utf-8")
     return path
 
 

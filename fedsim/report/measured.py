@@ -2,13 +2,15 @@
 
 from attacks.metrics import PSNR_CAP
 from fedsim.report import plots
-from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Section, Table
+from fedsim.report.blocks import Block, Cell, Folded, Heading, Prose, Row, Section, Table
 from fedsim.report.crowd import crowd_blocks
 from fedsim.report.gallery import status
+from fedsim.report.matrix import matrix
+from fedsim.report.pareto import pareto_blocks
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
 from fedsim.report.sections import Context
-from fedsim.report.wording import METRICS, MISSING, finite, interval, measure, number, plain, share, shown, unclaimed
-from fedsim.words import KNOWLEDGE, counted, listed
+from fedsim.report.wording import METRICS, MISSING, finite, interval, measure, number, share, shown, unclaimed
+from fedsim.words import counted, listed
 
 
 def leakage(context: Context) -> Section:
@@ -27,31 +29,25 @@ def leakage(context: Context) -> Section:
     ]
     head = ["protocol", "attack", "metric", "median", "most leaked", "guessing", "> 20 dB", "> 30 dB", "> 40 dB",
             "identified", "labels right"]  # fmt: skip
+    tables: list[Block] = []
+    notes: list[Block] = [
+        Prose(
+            "One row an attack and protocol. The median is over victims and seeds, with its bootstrap interval in "
+            "brackets; “guessing” is the best that one gets from public data with no update, and a figure near it "
+            "shows no leakage. Seeds that failed are counted beside those that finished. Resting the pointer on an "
+            "attack tells its round, knowledge and budget, which stand in the section before.",
+            "note",
+        )
+    ]
     for setting in results.settings:
         mine = [protocol for protocol, its in results.combinations if its == setting]
         rows = [row for p in mine for row in _leakage_rows(context, p, setting)]
         title = setting_name(setting)
-        blocks.append(Table(f"Leakage{f' on {title}' if title else ''}", head, rows, tuple(head[3:])))
-    blocks += [Heading("The attacks"), _attacks(results)]
-    return Section("leakage", "Leakage in figures", blocks)
-
-
-def _attacks(results: Results) -> Table:
-    """What each attack claims to do, what it was told, how hard it tried, and whether it won the case it must win."""
-    seen: dict[str, list[Json]] = {}
-    for record in results.attacks:
-        seen.setdefault(str(record.get("name")), []).append(record)
-    rows: list[list[object]] = []
-    for name, records in seen.items():
-        first = records[0]
-        proofs = {record.get("sanity") for record in records}
-        won = "lost" if False in proofs else "won" if True in proofs else MISSING
-        knows = listed([KNOWLEDGE.get(str(k), str(k)) for k in first.get("knowledge") or []])
-        budget = {k: v for k, v in sorted((first.get("budget") or {}).items()) if v is not None}
-        claim = Cell(str(first.get("claim") or MISSING), str(first.get("paper") or ""))
-        rows.append([name, claim, knows or "nothing besides the view", plain(budget) if budget else "its default", won])
-    head = ["attack", "what it recovers", "what it was told", "budget", "sanity case"]
-    return Table("One that loses its sanity case proves nothing elsewhere", head, rows, tone="words cards")
+        tables.append(Table(f"Leakage{f' on {title}' if title else ''}", head, rows, tuple(head[3:])))
+    whole = matrix(context)
+    if whole is None:
+        return Section("leakage", "Results", [*blocks, *tables])
+    return Section("leakage", "Results", [whole, *notes, Folded("Every figure, by setting", [*blocks, *tables])])
 
 
 def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[list[object]]:
@@ -175,7 +171,7 @@ def utility(context: Context) -> Section:
         if drawings:
             blocks += [Heading(title.capitalize())] if title else []
             blocks.append(Row(drawings))
-    blocks += crowd_blocks(context)
+    blocks += [*pareto_blocks(context), *crowd_blocks(context)]
     return Section("utility", "Leakage against utility", blocks or [Prose("There is nothing to plot in this run.")])
 
 

@@ -16,11 +16,11 @@ PAGE = """<!doctype html>
 <p class=kind>Leakage review of a simulated federation</p>
 <h1>{{ title }}</h1>
 <p class=lead>{{ question }}</p>
-<nav aria-label="Contents"><ol>
+<nav aria-label="Contents"><details><summary>Contents</summary><ol>
 {% for section in sections + apart %}
 <li><a href="#{{ section.id }}">{{ loop.index }}. {{ section.title }}</a></li>
 {% endfor %}
-</ol></nav>
+</ol></details></nav>
 </header>
 <main id=content tabindex=-1>
 {% for section in sections %}
@@ -30,8 +30,7 @@ PAGE = """<!doctype html>
 </section>
 {% endfor %}
 <div class=apart>
-<p class=note>Everything above is the same for the same scenario and seeds. What follows belongs to this one run and \
-stands outside any comparison.</p>
+<p class=note>{{ note }}</p>
 {% for section in apart %}
 <section id="{{ section.id }}" aria-labelledby="{{ section.id }}-title">
 <h2 id="{{ section.id }}-title"><span class=n>{{ sections|length + loop.index }}</span>{{ section.title }}</h2>
@@ -41,7 +40,8 @@ stands outside any comparison.</p>
 </div>
 </main>
 <footer>Made by fedsim{% if version %} {{ version }}{% endif %}.
-Every figure here is also in results.json, beside this page.</footer>
+Every figure here is also in results.json, beside this page; report.md is the same document without pictures.</footer>
+<script>{{ script }}</script>
 </body>
 </html>
 """

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.report.wording import finite
+from fedsim.scenario import Scenario
 from fedsim.words import titled
 
 Json = Mapping[str, Any]
@@ -74,6 +75,32 @@ class Results:
             return {str(label): list(stack or []) for label, stack in compared.items()}
         stack = list(self.scenario.get("protocol") or [])
         return {" + ".join(str(d.get("kind", "?")).replace("_", " ") for d in stack) or "none": stack}
+
+    @cached_property
+    def _stated(self) -> dict[tuple[tuple[str, str], ...], Json]:
+        """Labels -> the scenario of that combination with every default filled in; empty where it is none of ours."""
+        try:
+            cells = Scenario(**self.scenario).cells()
+        except (TypeError, ValueError):
+            return {}
+        return {tuple(sorted(cell.labels.items())): cell.scenario.model_dump(mode="json") for cell in cells}
+
+    def stated_of(self, protocol: str, setting: Setting) -> Json:
+        """Everything that was set for one combination; empty where the scenario cannot be read."""
+        labels = dict(next((c.get("labels") or {} for c in self.cells_of(protocol, setting)), {}))
+        return self._stated.get(tuple(sorted(labels.items())), {})
+
+    def evidence_of(self, protocol: str, setting: Setting) -> list[tuple[Json, Json]]:
+        """The finished cells of one combination, each with what was measured while its defences worked."""
+        measured = self.raw.get("evidence") or {}
+        done = (cell for cell in self.cells_of(protocol, setting) if cell.get("status") != "failed")
+        return [(cell, measured.get(str(cell.get("digest"))) or {}) for cell in done]
+
+    def seeds_of(self, protocol: str, setting: Setting) -> tuple[int, int]:
+        """How many of a combination's cells finished, and how many failed."""
+        cells = self.cells_of(protocol, setting)
+        failed = sum(cell.get("status") == "failed" for cell in cells)
+        return len(cells) - failed, failed
 
     def protocol_of(self, entry: Json) -> str:
         """The protocol label of a cell or summary entry."""
@@ -172,6 +199,11 @@ class Results:
     def attacks(self) -> list[Json]:
         """Every attack record of every cell."""
         return [attack for cell in self.cells for attack in cell.get("attacks") or []]
+
+    @property
+    def attempted(self) -> list[Json]:
+        """Every record of an attack on updates or on the model."""
+        return [*self.attacks, *(record for cell in self.cells for record in cell.get("inferences") or [])]
 
     def hits_of(self, protocol: str, setting: Setting, attack: str, round: Any) -> dict[Target, Hit]:
         """Each target that this attack claimed something about, with what it claimed."""

@@ -26,7 +26,8 @@ p.caution{border-left:3px solid var(--bad);padding:.15rem 0 .15rem .9rem}
 a{color:var(--link);text-underline-offset:.15em}
 :focus-visible{outline:3px solid var(--link);outline-offset:2px;border-radius:2px}
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:1rem;background:var(--paper);padding:.5rem 1rem;z-index:1}
-nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.25rem;padding:0;margin:1.25rem 0 0;font-size:.9rem}
+nav details{margin:.75rem 0 0}
+nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.25rem;padding:0;margin:.5rem 0 0;font-size:.9rem}
 nav a{text-decoration:none}nav a:hover{text-decoration:underline}
 .scroll{overflow-x:auto;margin:1rem 0 1.5rem;max-width:100%;background:
 linear-gradient(90deg,var(--paper) 40%,transparent) left/3rem 100% no-repeat local,
@@ -43,6 +44,7 @@ thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom
 td.num,th.num{text-align:right;white-space:nowrap}
 th small,td small{display:block;white-space:pre-line}
 td.num small{white-space:nowrap}.words td{max-width:26rem}.swatch{white-space:nowrap}
+.words td:not(:has(*)){white-space:pre-line}
 tr>:last-child{padding-right:.25rem}
 .swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600}
 .swatch svg{flex:none;transform:translateY(1px)}
@@ -69,6 +71,16 @@ figcaption{max-width:44rem;margin-top:.5rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}
 .plot svg{display:block;width:100%;max-width:30rem;height:auto;background:none}
 .plot svg text{font-family:inherit!important}
+.flows{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,18.5rem),1fr));gap:0 1.5rem}
+.flows .plot svg{max-width:19rem}.flows figcaption{font-weight:600;color:var(--ink);margin:.3rem 0 0}
+.filters{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:baseline;font-size:.875rem;margin:1rem 0 0}
+.filters select{font:inherit;color:inherit;background:var(--paper);border:1px solid var(--quiet);border-radius:3px;
+padding:.15rem .3rem;max-width:14rem}
+[hidden]{display:none!important}span[title]{text-decoration:underline dotted var(--quiet);text-underline-offset:.2em}
+.two{display:inline-flex;gap:.35rem}.two img{width:3rem;height:3rem;object-fit:contain;image-rendering:pixelated;
+border:1px solid var(--line);background:var(--wash)}
+.blanks{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.25rem 2rem;margin:1rem 0}
+.blanks dt{font-size:.875rem;color:var(--quiet)}.blanks dd{margin:0;height:2rem;border-bottom:1px solid var(--ink)}
 details{margin:1rem 0}summary{cursor:pointer;color:var(--link)}
 pre{overflow-x:auto;background:var(--wash);padding:.9rem 1rem;font:.82rem/1.5 ui-monospace,SFMono-Regular,Consolas,
 "Liberation Mono",monospace;border-radius:3px;max-width:100%}
@@ -78,7 +90,7 @@ footer{padding:2rem 1.25rem 3rem;color:var(--quiet);font-size:.875rem}
 @media (max-width:44rem){body{font-size:.97rem}.band{grid-template-columns:minmax(0,1fr)}
 .band>:first-child,.reason{padding-left:.5rem}.who small{display:inline;margin-left:.5rem}
 .tiles{padding-left:.5rem;gap:.5rem}.tiles li>span:not(.empty){font-size:.72rem}
-nav ol{display:block;columns:2}.truth .tiles .first{min-height:2.7em}
+nav ol{display:block}nav li{padding:.2rem 0}.truth .tiles .first{min-height:2.7em}
 .cards table,.cards tbody,.cards tr,.cards th,.cards td,.cards caption{display:block;min-width:0;text-align:left}
 .cards thead{display:none}.cards tr{border-bottom:1px solid var(--line);padding:.5rem 0}
 .cards :is(tbody th,td){border:0;padding:.1rem 0}.cards td:empty{display:none}
@@ -94,7 +106,9 @@ th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group
 .pair{grid-template-columns:1fr 1fr}.plot svg{max-width:74mm}figure{margin:.6rem 0 1rem}
 .tiles{grid-template-columns:repeat(var(--columns),22mm)}
 pre{white-space:pre-wrap;overflow:visible;font-size:.7rem;line-height:1.35;columns:2}.short{break-inside:avoid}
-.unprinted{display:none}a{color:inherit;text-decoration:none}
+.unprinted,.filters{display:none}.flows{grid-template-columns:1fr 1fr 1fr}.flows .plot{break-inside:avoid}
+.flows .plot svg{max-width:56mm}[hidden]{display:revert!important}span[title]{text-decoration:none}
+a{color:inherit;text-decoration:none}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 details::details-content{content-visibility:visible;height:auto}}
 """

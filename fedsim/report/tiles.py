@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,11 @@ class Pictures:
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
+
+    @property
+    def keys(self) -> Set[str]:
+        """All keys."""
+        return self._arrays.keys()
 
     def array(self, key: str) -> np.ndarray:
         """The array under ``key``, (C, H, W) or (H, W), as it was given."""

@@ -54,10 +54,12 @@ def made_up_run(
         "summary": _summary(cells, list(protocols)),
         "evidence": {
             cell["digest"]: {
-                "client_dp.noise_std": {"mean": 0.0998, "min": 0.0981, "max": 0.1012, "count": 32},
-                "client_dp.norm_after": {"mean": 0.998, "min": 0.981, "max": 1.0, "count": 32},
-                "forms": ["plain"],
-                "same_model_for_all": True,
+                "clients": {
+                    "client_dp.noise_std": _spread(cell["privacy"]["noise_multiplier"]),
+                    "client_dp.norm_after": {"mean": 0.998, "min": 0.981, "max": 1.0, "count": 32},
+                    "client_dp.coordinates": {"mean": 9610.0, "min": 9610.0, "max": 9610.0, "count": 32},
+                },
+                "wire": {"forms": ["plain"], "same_model_for_all": True, "readable_updates": 4},
             }
             for cell in cells
             if cell["privacy"]
@@ -66,6 +68,11 @@ def made_up_run(
         "environment": {"date": "2026-11-23T14:00:00Z", "python": "3.11.2", "torch": "2.13.0+cpu", "cores": 2},
     }  # fmt: skip
     return results, pictures
+
+
+def _spread(noise: float) -> dict[str, float]:
+    """A measured noise that is what was set."""
+    return {"mean": noise, "min": 0.99 * noise, "max": 1.01 * noise, "count": 32}
 
 
 def _digits() -> np.ndarray:
@@ -114,7 +121,9 @@ def _cell(
         return cell
     for round in range(9):
         reached = 0.1 + (accuracy - 0.1) * (1 - np.exp(-round / 2.5)) + generator.normal(0, 0.012)
-        cell["training"].append({"round": round, "accuracy": float(reached), "loss": 2.3 - 2 * float(reached)})
+        cell["training"].append(
+            {"round": round, "cohort": [0, 1, 2, 3], "accuracy": float(reached), "loss": 2.3 - 2 * float(reached)}
+        )
     if dp:
         cell["privacy"] = {
             "unit": "client", "relation": "replace-one", "sampling": "none: the server picks the cohort", "delta": 1e-5,
@@ -210,6 +219,7 @@ def _summary(cells: list[dict[str, Any]], protocols: list[str]) -> list[dict[str
                 entries.append(
                     {
                         "labels": {"protocol": protocol, "task": task}, "attack": name, "round": 1, "rung": "L7",
+                        "recovered": float(np.mean(values > 25)), "rebuilt": int((values > 25).sum()),
                         "metric": "psnr", "unit": "dB", "n": len(values), "median": float(np.median(values)),
                         "low": float(np.quantile(values, 0.1)), "high": float(np.quantile(values, 0.9)),
                         "worst": float(values.max()), "baseline": float(np.median(guesses)),

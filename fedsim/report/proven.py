@@ -1,0 +1,35 @@
+"""Whether a run shows that a protocol's defences were on, in one word and with what is lacking."""
+
+from dataclasses import dataclass
+
+from fedsim.proof import proofs
+from fedsim.report.blocks import Chip
+from fedsim.report.reading import Results, Setting, unique
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The verdict on the evidence of one combination, over its finished cells."""
+
+    word: str
+    tone: str
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def chip(self) -> Chip:
+        """The word, told by shape and colour too."""
+        return Chip(self.word, self.tone)
+
+
+def shown_on(results: Results, protocol: str, setting: Setting) -> Shown:
+    """Shown, lacking, or nothing to show where there is no defence."""
+    stated, cells = results.stated_of(protocol, setting), results.evidence_of(protocol, setting)
+    if not stated:
+        return Shown("lacking", "bad", ("the scenario cannot be read, so nothing says what was to be on",))
+    if not stated["protocol"]:
+        return Shown("no defence", "none")
+    if not cells:
+        return Shown("lacking", "bad", ("no run finished",))
+    found = [proof for cell, evidence in cells for proof in proofs(stated["protocol"], cell, evidence)]
+    lacking = unique(f"{proof.defence.replace('_', ' ')}: {text}" for proof in found for text in proof.lacking)
+    return Shown("lacking", "bad", tuple(lacking)) if lacking else Shown("shown", "good")

@@ -1,0 +1,76 @@
+"""The document's section on what is left: residual risk by protocol, who would notice, and what it rests on."""
+
+from fedsim.report.blocks import Block, Cell, Chip, Prose, Section, Table
+from fedsim.report.crafted import noticed
+from fedsim.report.matrix import doubt
+from fedsim.report.proven import shown_on
+from fedsim.report.reading import Results, Setting, setting_name, unique
+from fedsim.report.sections import Context, is_broken, judgement, lowest_broken, what_was_read
+from fedsim.report.trusted import must_trust
+from fedsim.report.wording import at_most
+from fedsim.words import listed
+
+PASSIVE = "nobody: reading what arrives leaves no trace at the clients"
+WATCHERS = {
+    "malicious_protocol": "clients, where their profile checks what the server says",
+    "malicious_model": "clients, by what they are sent",
+}
+
+
+def residual(context: Context) -> Section:
+    """One row for each protocol, a table for each setting."""
+    results = context.results
+    blocks: list[Block] = [
+        Prose(
+            "What remains under each protocol after this review. A row without a break is no clean "
+            "bill: it says how hard this run tried."
+        )
+    ]
+    head = ["protocol", "what remains", "bound by", "who would notice", "rests on"]
+    for setting in results.settings:
+        rows = [_row(context, protocol, its) for protocol, its in results.combinations if its == setting]
+        on = f" on {setting_name(setting)}" if setting_name(setting) else ""
+        blocks.append(Table(f"Residual risk{on}", head, rows, tone="words cards"))
+    return Section("residual", "Residual risk and detectability", blocks)
+
+
+def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
+    results = context.results
+    privacy = results.privacy_of(protocol, setting)
+    bound = f"epsilon {at_most(privacy.get('epsilon'))} for one {privacy.get('unit')}" if privacy else "no bound"
+    proof = shown_on(results, protocol, setting)
+    trust = must_trust(results.stacks.get(protocol, []))
+    return [
+        context.swatch(protocol),
+        Cell(remains(results, protocol, setting), doubt(results, protocol, setting)),
+        bound,
+        _notices(results, protocol, setting),
+        Cell(trust, "evidence that the protection was on is lacking" if proof.lacking else ""),
+    ]
+
+
+def remains(results: Results, protocol: str, setting: Setting) -> Chip:
+    """What an attacker on the lowest rung that sufficed got, else how the attempt ended."""
+    attempts = results.attempts_of(protocol, setting)
+    if any(map(is_broken, attempts)):
+        return Chip(f"examples rebuilt from {lowest_broken(results, protocol, setting)} on", "bad")
+    if read := unique(what for entry in attempts for what in what_was_read(entry)):
+        return Chip(f"{listed(read)} read", "bad")
+    verdict = judgement(results, protocol, setting)
+    return Chip("no break by what was run" if verdict.tone == "good" else verdict.text, verdict.tone)
+
+
+def _notices(results: Results, protocol: str, setting: Setting) -> str:
+    """Who would notice the adversary of this combination."""
+    kind = str((results.stated_of(protocol, setting).get("adversary") or {}).get("kind") or "")
+    cells = results.cells_of(protocol, setting)
+    if loud := noticed(cells):
+        return f"clients, by {loud}"
+    refused = any(row.get("lie") and row.get("failed") for cell in cells for row in cell.get("training") or [])
+    if refused:
+        return "clients: some refused to go on"
+    if kind in WATCHERS:
+        return (
+            "clients looked, and no signal was suspicious" if any(c.get("detection") for c in cells) else WATCHERS[kind]
+        )
+    return PASSIVE

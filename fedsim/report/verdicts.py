@@ -1,0 +1,212 @@
+"""The document's first section: what came out, in a line for each protocol, and how much stands behind it."""
+
+from attacks.metrics import THRESHOLDS
+from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
+from fedsim.report.blocks import Block, Bullets, Cell, Folded, Pair, Prose, Section, Table
+from fedsim.report.gallery import about
+from fedsim.report.matrix import doubt
+from fedsim.report.plots import CEILING
+from fedsim.report.proven import shown_on
+from fedsim.report.reading import Hit, Json, Results, Setting, mean, setting_name, unique
+from fedsim.report.sections import Context, holds, is_broken, judgement, lowest_broken, strength, what_was_told
+from fedsim.report.wording import MISSING, SHARES, epsilon, finite, measure, share, shown, unclaimed
+from fedsim.words import RUNGS, counted, listed, rung_step
+
+FEW_SETTINGS = 6
+"""So many settings are told in a line each before the tables."""
+
+
+def verdict(context: Context) -> Section:
+    """The answer in a sentence, then by protocol; each verdict in full is folded."""
+    results = context.results
+    words = [judgement(results, protocol, setting).text for protocol, setting in results.combinations]
+    rank = ("not broken", "undecided", "run failed")
+    ordered = sorted(unique(words), key=lambda word: rank.index(word) + 2 if word in rank else word != "broken")
+    tally = [f"{words.count(word)} {word}" for word in ordered]
+    kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
+    plural = "combinations of protocol and setting" if len(results.settings) > 1 else "protocols"
+    lead = f"Of {counted(len(words), kind, plural)}: {listed(tally)}." if words else "Nothing was run."
+    blocks: list[Block] = [Prose(lead, "lead")]
+    if words and len(results.settings) <= FEW_SETTINGS:
+        blocks.append(Bullets([_by_name(results, setting) for setting in results.settings]))
+    for setting in results.settings:
+        blocks.append(_table(context, setting))
+    sentences: list[list[object]] = [
+        [context.swatch(protocol), setting_name(setting) or MISSING, text]
+        for protocol, setting in results.combinations
+        for text in _said(results, protocol, setting)
+    ]
+    if sentences:
+        full = Table("One row a verdict", ["protocol", "setting", "verdict"], sentences, tone="words cards")
+        blocks.append(Folded("Every verdict in full", [full]))
+    rungs = sorted(unique(lowest_broken(results, *pair) for pair in results.combinations), key=rung_step)
+    if context.pictures.shown:
+        blocks.append(
+            Prose(
+                "“Most leaked” shows one example, the client's beside what was rebuilt: that of all attacks and seeds "
+                "whose figure lies furthest above what guessing gets.",
+                "note",
+            )
+        )
+    if meant := [f"{rung}: {RUNGS[rung]}" for rung in rungs if rung in RUNGS]:
+        blocks.append(Prose(f"Rungs say what an attacker has. {'; '.join(meant)}.", "note"))
+    return Section("verdict", "Verdict", [*blocks, *_meanings()])
+
+
+def _meanings() -> list[Block]:
+    return [
+        Prose(
+            "“Broken” means that an attack rebuilt at least one example at the rung named, given what that rung "
+            "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
+            "attack may. “Labels read”, or a column, words or secrets, means that these were told right more often "
+            "than the better guess from public data gets, by more than chance: the whole interval lies above it. "
+            "“Undecided” means that no attack gave an answer that counts either way.",
+            "note",
+        ),
+        Prose(
+            f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on, if that beats the best guess without any "
+            f"update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its columns right on, if that is "
+            f"{100 * RECORD_MARGIN:g} points more than guessing gets, or all of them; a text when "
+            f"{share(TOKEN_SHARE)} of its words are right, and guessing gets fewer.",
+            "note",
+        ),
+    ]
+
+
+def _by_name(results: Results, setting: Setting) -> str:
+    """One setting's verdicts, by protocol."""
+    found: dict[str, list[str]] = {}
+    for protocol, _ in (pair for pair in results.combinations if pair[1] == setting):
+        found.setdefault(judgement(results, protocol, setting).text, []).append(protocol)
+    told = [f"{word}: {listed(names)}" for word, names in found.items()]
+    said = "; ".join([*([setting_name(setting)] if setting_name(setting) else []), *told])
+    return said[:1].upper() + said[1:]
+
+
+def _said(results: Results, protocol: str, setting: Setting) -> list[str]:
+    """Every verdict and reading of one combination, breaks first."""
+    attempts = results.attempts_of(protocol, setting)
+    read = [str(r.get("verdict") or "") for s in attempts for r in s.get("readings") or [] if r.get("read")]
+    read += [str(row.get("verdict") or "") for row in what_was_told(results, protocol, setting)]
+    said = unique(filter(None, [*(str(s.get("verdict") or "") for s in attempts), *read]))
+    return sorted(said, key=lambda text: (not text.lower().startswith("broken"), text not in read))
+
+
+def _table(context: Context, setting: Setting) -> Table:
+    """One row a protocol; the most leaked example in pictures where there are any."""
+    among = [protocol for protocol, its in context.results.combinations if its == setting]
+    rows = [_row(context, protocol, setting) for protocol in among]
+    pairs = [_most_leaked(context, protocol, setting) for protocol in among]
+    head = ["protocol", "verdict", "lowest rung", "rebuilt", "strongest attack, median", "accuracy", "epsilon",
+            "protection was on"]  # fmt: skip
+    if any(pairs):
+        head.insert(2, "most leaked")
+        rows = [[*row[:2], pair or Cell(MISSING), *row[2:]] for row, pair in zip(rows, pairs, strict=True)]
+    caption = f"Verdict on {setting_name(setting)}" if setting_name(setting) else "Verdict by protocol"
+    return Table(caption, head, rows, ("rebuilt", "accuracy", "epsilon"), "cards verdicts")
+
+
+def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
+    """Verdict, the headline figure, accuracy, epsilon and evidence of one combination."""
+    results, attempts = context.results, context.results.attempts_of(protocol, setting)
+    proof = shown_on(results, protocol, setting)
+    lost = results.lost(protocol, setting)
+    behind = "" if lost.startswith("the run failed") else doubt(results, protocol, setting)
+    told = [f"{row.get('asset')} told by {row.get('attack')}" for row in what_was_told(results, protocol, setting)]
+    note = "\n".join(filter(None, [*_short(attempts), *unique(told), lost, behind]))
+    return [
+        context.swatch(protocol),
+        Cell(judgement(results, protocol, setting), note or "no attack gave an answer that counts"),
+        lowest_broken(results, protocol, setting) or MISSING,
+        _rebuilt(attempts),
+        Cell(*_headline_figure(results, protocol, setting)),
+        share(mean(results.accuracy_of(protocol, setting))),
+        _epsilon(results, protocol, setting),
+        Cell(proof.chip, "\n".join(proof.lacking)),
+    ]
+
+
+def _short(attempts: list[Json]) -> list[str]:
+    """Which attacks rebuilt, read, failed to, or gave no answer, a line each."""
+    broke = [str(entry.get("attack")) for entry in attempts if is_broken(entry)]
+    lines: dict[str, list[str]] = {"rebuilt by": broke} if broke else {}
+    for entry in attempts:
+        name = str(entry.get("attack"))
+        for reading in entry.get("readings") or []:
+            if reading.get("read"):
+                lines.setdefault(f"{reading.get('what')} read by", []).append(name)
+        if holds(entry):
+            lines.setdefault("not broken by", []).append(name)
+        elif not is_broken(entry) and not entry.get("readings"):
+            lines.setdefault("no answer from", []).append(name)
+    return [f"{words} {listed(unique(names))}" for words, names in lines.items()]
+
+
+def _most_leaked(context: Context, protocol: str, setting: Setting) -> Pair | None:
+    """Truth and claim of the example that lies furthest above what guessing gets, over attacks, rounds and seeds."""
+    results, pictures = context.results, context.pictures
+    attacked = unique((str(e.get("attack")), e.get("round")) for e in results.attempts_of(protocol, setting))
+    hits = [
+        (_gain(hit), target, hit.stem)
+        for name, round in attacked
+        for target, hit in results.hits_of(protocol, setting, name, round).items()
+        if hit.figures.get("psnr") is not None and {f"{hit.stem}/truth", f"{hit.stem}/claim"} <= pictures.keys
+    ]
+    if not hits:
+        return None
+    _, target, stem = max(hits, key=lambda hit: hit[0])
+    first, second = pictures.uri(f"{stem}/truth"), pictures.uri(f"{stem}/claim")
+    if first is None or second is None:
+        return None
+    return Pair(
+        (first, second),
+        (
+            f"What leaked most with {protocol}, as the client holds it: {about(target)}",
+            f"The same, rebuilt: {about(target)}",
+        ),
+    )
+
+
+def _gain(hit: Hit) -> float:
+    """dB above the better guess; what is beyond telling two pictures apart does not count."""
+    guesses = [value for name, value in hit.baseline.items() if name.startswith("psnr") and value is not None]
+    return min(hit.figures["psnr"] or 0.0, CEILING) - max(guesses, default=0.0)
+
+
+def _rebuilt(attempts: list[Json]) -> Cell:
+    """The largest share of examples that one attack rebuilt, with the counts behind it."""
+    tried = [entry for entry in attempts if "recovered" in entry]
+    if not tried:
+        return Cell(MISSING)
+    best = max(tried, key=lambda entry: finite(entry["recovered"]) or 0.0)
+    counts = f"{best['rebuilt']:,} of {best['n']:,}" if best.get("n") and "rebuilt" in best else ""
+    return Cell(share(best["recovered"]), counts)
+
+
+def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
+    """The epsilon that holds for every seed; a dash where a protocol adds noise, but no run of it finished."""
+    privacy = results.privacy_of(protocol, setting)
+    if privacy is None:
+        return Cell(MISSING if results.noise_of(protocol, setting) else epsilon(None))
+    unit = f"per {privacy['unit']}" if privacy.get("unit") else ""
+    most = "the largest over seeds" if results.privacy_differs(protocol, setting) else ""
+    return Cell(epsilon(privacy), ", ".join(filter(None, [unit, most])))
+
+
+def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
+    """The strongest attack's median figure in the first metric reported, and what guessing gives.
+
+    Where an attack claimed something of fewer than half the targets, the median is none, and the worst case stands.
+    """
+    entries = [s for s in results.attempts_of(protocol, setting) if shown(s)]
+    if not entries:
+        return MISSING, ""
+    first = [s for s in entries if s.get("metric") == entries[0].get("metric")]
+    best = max(first, key=strength)
+    metric = str(best.get("metric"))
+    unit = f" {best['unit']}" if best.get("unit") and metric not in SHARES else ""
+    guess = f"guess {measure(metric, best.get('baseline'))}{unit}"
+    if finite(best.get("median")) is not None:
+        return f"{measure(metric, best['median'])}{unit}", guess
+    worst = f"most leaked {measure(metric, best.get('worst'))}{unit}"
+    return "no claim", f"{worst}, {guess}; nothing claimed of {unclaimed(best):,} of {best['n']:,}"
