@@ -1,14 +1,16 @@
 """The document's sections after the figures: guarantees, side channels, cost, gaps, limits, and how to repeat it."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from fedsim.bounds import most_advantage, mu_of
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
 from fedsim.report.canaries import canary_blocks
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
-from fedsim.report.wording import MISSING, at_most, finite, number, plain, size
+from fedsim.report.wording import MISSING, at_most, finite, number, plain, share, size
 from fedsim.words import counted, listed
 
 STATEMENT = (
@@ -56,6 +58,8 @@ def privacy(context: Context) -> Section:
         values = [at_most(s.get(key)) if key.startswith("epsilon") else plain(s.get(key)) for s in found.values()]
         shared = len(set(values)) == 1 and len(values) > 1
         rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
+    if most := [_most(statement) for statement in found.values()]:
+        rows.append(["no membership attack has a larger advantage", *most])
     without = [f"“{protocol}”" for protocol in results.protocols if protocol not in found]
     if any(results.privacy_differs(*combination) for combination in results.combinations):
         rows.append(
@@ -77,10 +81,21 @@ def privacy(context: Context) -> Section:
         for protocol, statement in found.items()
         if statement.get("observers")
     ]
-    blocks += canary_blocks(context)
+    measured = canary_blocks(context)
+    blocks += measured or [
+        Prose("This run measured no lower bound on an epsilon: no audit is among its results.", "note")
+    ]
     if without:
         blocks.append(Prose(f"No epsilon holds for {listed(without)}.", "note"))
     return Section("epsilon", "Differential privacy", blocks)
+
+
+def _most(statement: Json) -> str:
+    """The most that true positives can exceed false ones by, for any attack on a Gaussian mechanism's releases."""
+    noise, releases = finite(statement.get("noise_multiplier")), finite(statement.get("releases"))
+    if not noise or noise < 0 or not releases or releases < 0 or math.isinf(noise) or math.isinf(releases):
+        return MISSING
+    return share(most_advantage(mu_of(noise, int(releases))))
 
 
 def _observers(protocol: str, seen: Sequence[Json]) -> Table:

@@ -5,7 +5,14 @@ from fedsim.report.crafted import noticed
 from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results, Setting, setting_name, unique
-from fedsim.report.sections import Context, is_broken, judgement, lowest_broken, what_was_read
+from fedsim.report.sections import (
+    Context,
+    is_broken,
+    judgement,
+    lowest_broken,
+    what_was_read,
+    what_was_told,
+)
 from fedsim.report.trusted import must_trust
 from fedsim.report.wording import at_most
 from fedsim.words import listed
@@ -56,6 +63,8 @@ def remains(results: Results, protocol: str, setting: Setting) -> Chip:
         return Chip(f"examples rebuilt from {lowest_broken(results, protocol, setting)} on", "bad")
     if read := unique(what for entry in attempts for what in what_was_read(entry)):
         return Chip(f"{listed(read)} read", "bad")
+    if told := unique(str(row.get("asset")) for row in what_was_told(results, protocol, setting)):
+        return Chip(f"{listed(told)} told", "bad")
     verdict = judgement(results, protocol, setting)
     return Chip("no break by what was run" if verdict.tone == "good" else verdict.text, verdict.tone)
 

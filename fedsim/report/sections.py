@@ -10,11 +10,12 @@ from fedsim.report.gallery import picture_gallery
 from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, setting_name, unique
 from fedsim.report.records import record_tables
-from fedsim.report.tiles import Pictures
-from fedsim.report.wording import (
-    finite,
-)
+from fedsim.report.tiles import SIDE, Pictures
+from fedsim.report.wording import finite
 from fedsim.words import counted, listed, rung_step
+
+ROOM = 4_000_000
+"""Characters of pictures after which no further gallery is begun."""
 
 
 @dataclass
@@ -96,23 +97,46 @@ def strength(entry: Json) -> tuple[float, float]:
 def gallery(context: Context) -> Section:
     """Truth and reconstructions, one gallery an attack and setting; the strongest attack open, the others folded."""
     results = context.results
-    blocks: list[Block] = []
-    for setting in results.settings:
-        ranked = _by_strength(results, setting)
-        shown: list[tuple[str, list[Block]]] = []
-        for name, round, rung in ranked:
+    ranked = {setting: _by_strength(results, setting) for setting in results.settings}
+    bodies: dict[Setting, list[tuple[str, list[Block]]]] = {setting: [] for setting in ranked}
+    omitted = 0
+    for place in range(max(map(len, ranked.values()), default=0)):
+        for setting in (setting for setting in ranked if place < len(ranked[setting])):
+            name, round, rung = ranked[setting][place]
+            if context.pictures.spent > ROOM:
+                omitted += 1
+                continue
             picture = picture_gallery(results, context.pictures, context.marks, setting, name, round, rung)
             body: list[Block] = [picture] if picture else []
             body += [] if picture else record_tables(results, setting, name, round, rung, _metric(results, name))
             if body:
-                shown.append((f"{name}, round {round}", body))
+                bodies[setting].append((f"{name}, round {round}", body))
+    blocks: list[Block] = []
+    for setting, shown in bodies.items():
         if setting_name(setting) and shown:
             blocks.append(Heading(setting_name(setting).capitalize()))
         blocks += shown[0][1] if shown else []
         blocks += [Folded(f"What {name} rebuilt", body) for name, body in shown[1:]]
+    if omitted:
+        blocks.append(
+            Prose(
+                f"{counted(omitted, 'gallery', 'galleries')} not shown here, so that this page stays small: each "
+                "setting's strongest attack comes first. The others' pictures are in the run folder, below cells/, and "
+                "their figures in the results.",
+                "caution",
+            )
+        )
     if not blocks:
         blocks = [Prose("No attack of this run rebuilt anything that can be shown.")]
     pictures = context.pictures
+    if pictures.reduced:
+        blocks.append(
+            Prose(
+                f"{counted(pictures.reduced, 'picture')} of more than {SIDE} pixels a side drawn smaller; the figures "
+                "come from the claims themselves.",
+                "note",
+            )
+        )
     if pictures.clipped or pictures.broken:
         blocks.append(
             Prose(

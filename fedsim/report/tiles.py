@@ -7,15 +7,21 @@ from collections.abc import Mapping, Set
 import numpy as np
 from PIL import Image
 
+SIDE = 128
+"""Pixels; a picture with more on a side is drawn smaller."""
+
 
 class Pictures:
-    """Pictures by key, as data URIs; remembers how many it had to clip into [0, 1] or found broken."""
+    """Pictures by key, as data URIs; remembers how many it had to clip into [0, 1], to reduce, or found broken."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._arrays = arrays
         self.shown = 0
         self.clipped = 0
         self.broken = 0
+        self.reduced = 0
+        self.spent = 0
+        """Characters of all that was shown."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
@@ -38,7 +44,10 @@ class Pictures:
         self.shown += 1
         self.broken += not finite.all()
         self.clipped += bool(((values < -1e-6) | (values > 1 + 1e-6))[finite].any())
-        return png(np.where(finite, values, 0.5))
+        self.reduced += max(values.shape[-2:]) > SIDE
+        text = png(np.where(finite, values, 0.5))
+        self.spent += len(text)
+        return text
 
 
 def png(values: np.ndarray) -> str:
@@ -49,5 +58,7 @@ def png(values: np.ndarray) -> str:
         raise ValueError(f"picture of shape {values.shape}: must be (H, W), (1, H, W) or (3, H, W)")
     pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE))
+    image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
