@@ -103,4 +103,4 @@ def test_scores_that_are_no_numbers_are_an_error(monkeypatch):
     with pytest.raises(ValueError, match="not finite"):
         infer("broken", seen, Knowledge((24,), 4), targets=Targets())
     with pytest.raises(ValueError, match="registered twice"):
-        inference("analytic", paper="", claim="", needs=InferenceNeeds("L4", "updates"))(broken)
+        inference("analytic", **told, needs=InferenceNeeds("L4", "updates"))(broken)

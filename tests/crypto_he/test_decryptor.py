@@ -34,7 +34,8 @@ def sum_of(decryptor, count, values=(1, 0, 3)):
 def test_it_opens_a_sum_a_round_and_counts_what_it_costs(decryptor):
     assert not carries_secret_key(decryptor.public)
     for round, count in ((1, 3), (2, 5)):
-        assert np.allclose(decryptor.open(sum_of(decryptor, count), round), np.array([1, 0, 3]) * count)
+        opened = decryptor.open(sum_of(decryptor, count), round)
+        assert np.abs(opened - np.array([1, 0, 3]) * count).max() <= 1e-6  # what CKKS may be off by; BFV is exact
     assert decryptor.cpu_seconds > 0
     assert decryptor.bytes_out == [24, 24]
 
