@@ -30,7 +30,7 @@ def attack_again(
 ) -> Result:
     """Run ``attack`` on the views that a run folder holds, and publish its results with it.
 
-    Rounds and victims default to those that the scenario attacked: of other rounds a run keeps neither arrays nor model.
+    Rounds and victims default to those that the scenario attacked: of others a run keeps neither arrays nor model.
     """
     path = Path(folder)
     scenario = RunFolder.scenario_of(path)

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from attacks import Budget, Knowledge, NotApplicable, Oracle, QueryBudgetExceeded, Targets, infer, inferences
+from attacks.autoencoder import autoencoder
 from attacks.evolution import Evolution
 from attacks.features import features
-from attacks.autoencoder import autoencoder
 from attacks.generative import leading, principal, smooth
 from attacks.metrics import psnr
 
