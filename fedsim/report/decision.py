@@ -87,21 +87,30 @@ def _common(results: Results) -> list[list[object]]:
 def conditions(results: Results, protocol: str) -> list[list[object]]:
     """Cohort, noise, keys and evidence that one protocol's findings rest on: (condition, as reviewed)."""
     rows: dict[str, list[str]] = {}
-    for setting in (setting for p, setting in results.combinations if p == protocol):
-        for cell, evidence in results.evidence_of(protocol, setting):
-            for words, value in _of_cell(results.stated_of(protocol, setting), cell, evidence):
+    among = [setting for p, setting in results.combinations if p == protocol]
+    found = [evidence for setting in among for _, evidence in results.evidence_of(protocol, setting)]
+    sums = [size for each in found if (size := finite((each.get("cost") or {}).get("fewest_in_a_sum")))]
+    for setting in among:
+        stated = results.stated_of(protocol, setting)
+        for words, value in _cohort(stated, min(sums, default=None)):
+            rows.setdefault(words, []).append(value)
+        for cell, _ in results.evidence_of(protocol, setting):
+            for words, value in _of_cell(stated, cell):
                 rows.setdefault(words, []).append(value)
     return [[words, listed(unique(values))] for words, values in rows.items()]
 
 
-def _of_cell(stated: Json, cell: Json, evidence: Json) -> Iterable[tuple[str, str]]:
-    fewest = (evidence.get("cost") or {}).get("fewest_in_a_sum")
+def _cohort(stated: Json, fewest: float | None) -> Iterable[tuple[str, str]]:
+    """How many clients hide one another: in the smallest sum of any seed, else as many as were asked."""
     asked = (stated.get("federation") or {}).get("cohort") or (stated.get("federation") or {}).get("clients")
     hides = any(d["kind"] in ("secure_aggregation", "homomorphic") for d in stated.get("protocol") or [])
     if hides and fewest is not None:
-        yield "fewest clients in a sum", f"at least {number(fewest)}"
+        yield "fewest clients in a sum", f"at least {fewest:.0f}"
     elif asked:
         yield "clients asked in a round", f"at least {number(asked)}"
+
+
+def _of_cell(stated: Json, cell: Json) -> Iterable[tuple[str, str]]:
     for defence in stated.get("protocol") or []:
         yield from _BY_KIND.get(defence["kind"], _nothing)(defence)
     privacy = cell.get("privacy") or {}

@@ -11,7 +11,7 @@ from markupsafe import escape
 from fedsim.report.palette import GRID, INK, PAPER, QUIET
 
 Json = Mapping[str, Any]
-WIDTH, MARGIN, LINE, CHARACTERS = 300, 10, 16, 34
+WIDTH, MARGIN, LINE, CHARACTERS = 300, 10, 16, 31
 """Pixels of the drawing, around its parts and of a line of text; characters in a line."""
 
 

@@ -59,7 +59,7 @@ figure{margin:1rem 0 1.75rem}
 border-top:1px solid var(--line)}
 .band.truth,.band.guess{background:var(--wash);border-top-color:var(--wash)}
 .band>:first-child{padding-left:.5rem}
-.who{font-weight:600}.who small{display:block;font-weight:400}
+.who{font-weight:600}.who small{display:block;font-weight:400}.who .swatch{white-space:normal}
 .tiles{list-style:none;margin:0;padding:0 .5rem 0 0;display:grid;
 grid-template-columns:repeat(var(--columns),minmax(0,7.25rem));gap:.5rem 1rem}
 .tiles img,.tiles .empty{display:block;width:100%;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;
