@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import groupby
 from typing import ClassVar
 
@@ -128,12 +128,12 @@ class Table(Block):
     tone: str = ""
     filters: Sequence[str] = ()
 
-    @property
+    @cached_property
     def cells(self) -> list[list[Cell]]:
         """The rows with every plain value made a cell."""
         return [[value if isinstance(value, Cell) else Cell(value) for value in row] for row in self.rows]
 
-    @property
+    @cached_property
     def heights(self) -> list[int]:
         """How many rows the first cell of each row spans; 0 where an earlier one does."""
         if self.filters:
