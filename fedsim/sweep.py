@@ -1,9 +1,12 @@
 """Sweeping a scenario: every cell, trained and attacked, is one task on Ray; results are kept as they come in."""
 
+import functools
 import os
+import secrets
 import socket
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +23,19 @@ from fedsim.report.progress import Progress
 from fedsim.run import Result, conclude, default_out, lacks
 from fedsim.scenario import Cell, Scenario
 from fedsim.store import RunFolder, exclusive, read_json, write_bytes, write_json
+from fedsim.twins import adopt, failed, training_of
 
 DATABASE = "results.sqlite"
+
+Files = tuple[tuple[str, bytes], ...]
+"""Names and contents."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """What comes back from a cell: its files, ``cell.json`` last, or why there are none; and who worked how long."""
 
-    files: tuple[tuple[str, bytes], ...]
+    files: Files
     cause: str | None
     node: str
     worker: int
@@ -38,13 +45,19 @@ class Finished:
 
 @dataclass(frozen=True)
 class Work:
-    """The task of a worker: one cell from training to scores, its clients one after another."""
+    """The task of a worker: one cell from training to scores, its clients one after another.
 
+    Trainings that several cells of the sweep share, by ``twins.training_of``, are ``shared``: a worker keeps the last
+    of these that it did in this ``sweep``, and its twins start from there.
+    """
+
+    sweep: str
     truth: bool
+    shared: frozenset[str]
 
     def __call__(self, cell: Cell) -> Finished:
         started, cpu = time.perf_counter(), time.process_time()
-        files: tuple[tuple[str, bytes], ...] = ()
+        files: Files = ()
         cause = None
         try:
             with tempfile.TemporaryDirectory() as place, Progress(quiet=True) as progress:
@@ -54,12 +67,48 @@ class Work:
         spent = time.perf_counter() - started, time.process_time() - cpu
         return Finished(files, cause, machine(), os.getpid(), *spent)
 
-    def _files(self, folder: RunFolder, cell: Cell, progress: Progress) -> tuple[tuple[str, bytes], ...]:
+    def _files(self, folder: RunFolder, cell: Cell, progress: Progress) -> Files:
         experiment = Experiment(cell.scenario)
-        train_cell(folder, cell, experiment, Machine("inline"), progress)
+        self._train(folder, cell, experiment, progress)
         attack_cells(folder, [(cell, experiment)], Machine("inline"), progress, truth=self.truth)
-        paths = sorted(folder.cell(cell.digest).iterdir(), key=lambda path: (path.name == "cell.json", path.name))
-        return tuple((path.name, path.read_bytes()) for path in paths)
+        return contents(folder.cell(cell.digest), last="cell.json")
+
+    def _train(self, folder: RunFolder, cell: Cell, experiment: Experiment, progress: Progress) -> None:
+        key, place, kept = training_of(cell.scenario), folder.cell(cell.digest), kept_training(self.sweep)
+        if key in kept:
+            write_all(folder.path / "twin", kept[key])
+            adopt(folder.path / "twin", place, cell)
+            return
+        train_cell(folder, cell, experiment, Machine("inline"), progress)
+        if key in self.shared and not failed(place):
+            kept.clear()
+            kept[key] = contents(place, last="measured.json")
+
+
+@functools.lru_cache(maxsize=1)
+def kept_training(sweep: str) -> dict[str, Files]:
+    """The last training of this process that others of the sweep share, by its key: one, since a view may be large."""
+    return {}
+
+
+def contents(place: Path, *, last: str) -> Files:
+    """The files of a cell; the one that makes it count comes last."""
+    paths = sorted(place.iterdir(), key=lambda path: (path.name == last, path.name))
+    return tuple((path.name, path.read_bytes()) for path in paths)
+
+
+def write_all(place: Path, files: Files) -> None:
+    """Write files in their order, each whole or not at all."""
+    for name, content in files:
+        write_bytes(place / name, content)
+
+
+def side_by_side(cells: Iterable[Cell]) -> tuple[list[Cell], frozenset[str]]:
+    """The cells with those that share a training next to one another, and the trainings that are shared."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(training_of(cell.scenario), []).append(cell)
+    return [cell for group in groups.values() for cell in group], frozenset(k for k, g in groups.items() if len(g) > 1)
 
 
 def sweep(
@@ -93,15 +142,16 @@ def sweep(
         with exclusive(path):
             folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
             database = Database(path / DATABASE, scenario.digest, scenario.name)
-            todo = [cell for cell in cells if lacks(folder, cell, "cell.json")]
+            held = {cell.digest: cell for cell in cells if not lacks(folder, cell, "cell.json")}
+            for cell in {tuple(cell.labels.items()): cell for cell in held.values()}.values():
+                folder.check_same(Experiment(cell.scenario))  # one of each setting: data change for all seeds
+            todo, shared = side_by_side(cell for cell in cells if cell.digest not in held)
             database.forget(cell.digest for cell in todo)
-            known = database.cells()
-            for cell in cells:
-                if cell not in todo and cell.digest not in known:
-                    database.add(read_json(folder.cell(cell.digest) / "cell.json"))
+            for digest in held.keys() - database.cells():
+                database.add(read_json(folder.cell(digest) / "cell.json"))
             progress.stage("cells", len(todo))
             size = Size(cpus_per_cell, gpus_per_cell)
-            work = Work(folder.truth)
+            work = Work(secrets.token_hex(), folder.truth, shared)
             for index, outcome in stream_on_ray(work, todo, address=address, namespace=namespace, size=size):
                 cell, finished = todo[index], outcome if isinstance(outcome, Finished) else lost(outcome.cause)
                 _keep(folder, cell, finished)
@@ -125,8 +175,7 @@ def lost(cause: str) -> Finished:
 def _keep(folder: RunFolder, cell: Cell, finished: Finished) -> None:
     """Write a finished cell into the run folder; of a failed one, its cause in the place of all files."""
     place = folder.cell(cell.digest)
-    for name, content in finished.files:
-        write_bytes(place / name, content)
+    write_all(place, finished.files)
     if finished.cause is not None:
         write_json(place / "measured.json", {"cause": finished.cause, "evidence": {}, "timings": {}})
         write_json(place / "cell.json", failed_cell(cell, finished.cause))

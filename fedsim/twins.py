@@ -30,15 +30,25 @@ def train_all(
     for cell, experiment in cells:
         place, key = folder.cell(cell.digest), training_of(cell.scenario)
         twin = trained.get(key)
-        if twin is None or read_json(twin / "measured.json")["cause"] is not None:
+        if twin is None or failed(twin):
             train_cell(folder, cell, experiment, machine, progress)
             trained[key] = place
-            continue
-        place.mkdir(parents=True, exist_ok=True)
-        for file in sorted(twin.iterdir()):
-            if file.is_file() and file.name not in ("training.json", "measured.json"):
-                shutil.copyfile(file, place / file.name)
-        held = read_json(twin / "training.json")
-        write_json(place / "training.json", {**held, "scenario": cell.scenario.model_dump(mode="json")})
-        write_json(place / "measured.json", read_json(twin / "measured.json"))
-        progress.advance(cell.scenario.federation.rounds, "trained already, for another deployment")
+        else:
+            adopt(twin, place, cell)
+            progress.advance(cell.scenario.federation.rounds, "trained already, for another deployment")
+
+
+def failed(place: Path) -> bool:
+    """Whether the training that is stored there gave no model."""
+    return read_json(place / "measured.json")["cause"] is not None
+
+
+def adopt(twin: Path, place: Path, cell: Cell) -> None:
+    """Store the training of ``twin``, which is not attacked yet, as that of ``cell``; ``measured.json`` comes last."""
+    place.mkdir(parents=True, exist_ok=True)
+    for file in sorted(twin.iterdir()):
+        if file.is_file() and file.name not in ("training.json", "measured.json"):
+            shutil.copyfile(file, place / file.name)
+    held = read_json(twin / "training.json")
+    write_json(place / "training.json", {**held, "scenario": cell.scenario.model_dump(mode="json")})
+    write_json(place / "measured.json", read_json(twin / "measured.json"))

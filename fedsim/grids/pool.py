@@ -113,14 +113,16 @@ class WorkerPool:
 
         A worker is given up to ``most`` jobs at once, fewer towards the end so that all finish together. What the
         task raises is raised here. Workers that are still busy when this ends are ended and replaced when needed.
+        The caller may take its time over a result: the worker that gave it has its next jobs by then.
         """
         crew = min(cluster.largest_fit(self._size.cpus, self._size.gpus), len(jobs))
         sent, folders = ray.put(cloudpickle.dumps(task)), own_folders()
         fresh, again, tries = deque(range(len(jobs))), deque[int](), Counter[int]()
         busy: dict[ray.ObjectRef, tuple[ActorHandle, list[int]]] = {}
+        finished: list[tuple[int, Any]] = []
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            while fresh or again or busy:
+            while fresh or again or busy or finished:
                 self._hire(min(crew, len(fresh) + len(again) + len(busy)) - len(busy))
                 while self._idle and (fresh or again):
                     size = max(1, min(most, len(fresh) // (2 * crew)))
@@ -128,7 +130,9 @@ class WorkerPool:
                     worker = self._idle.pop()
                     batch = dumps([jobs[i] for i in indices])
                     busy[worker.call.remote(folders, sent, batch)] = worker, indices
-                ref = self._next(busy, deadline)
+                yield from finished
+                finished = []
+                ref = self._next(busy, deadline) if fresh or again or busy else None
                 if ref is None:
                     return
                 if ref not in busy:
@@ -149,7 +153,7 @@ class WorkerPool:
                     if isinstance(result, Lost) and tries[index] < 2:
                         again.append(index)
                     else:
-                        yield index, result
+                        finished.append((index, result))
         finally:
             for worker, _ in busy.values():
                 ray.kill(worker)

@@ -5,6 +5,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,20 @@ class TestRay:
     def test_a_task_that_kills_every_worker_is_named(self):
         with pytest.raises(GridError, match="task 1 was lost with its Ray worker twice"):
             map_tasks("ray", lambda x: os._exit(1) if x else x, [0, 1])
+
+    def test_a_worker_has_its_next_task_before_the_caller_is_done_with_the_last(self, tmp_path):
+        from fedsim.grids.pool import Size
+        from fedsim.grids.ray import stream_on_ray
+
+        def leave_a_file(number):
+            (tmp_path / f"{os.getpid()}-{number}").touch()
+            return os.getpid()
+
+        results = stream_on_ray(leave_a_file, range(8), address=None, namespace=None, size=Size())
+        _, worker = next(results)
+        waits = (time.sleep(0.05) for _ in range(400))
+        assert any(len(list(tmp_path.glob(f"{worker}-*"))) > 1 for _ in waits), "the worker waits for the caller"
+        assert len(list(results)) == 7
 
     def test_a_client_out_of_time_is_left_out_and_the_next_round_works(self):
         grid = grid_of("ray")

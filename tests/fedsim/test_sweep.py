@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fedsim import run
+from fedsim import Deployment, Federation, Task, run
 from fedsim.database import Database
 from fedsim.scenario import Scenario
 from fedsim.store import StoreError, exclusive
@@ -71,6 +72,11 @@ def rows(out):
         return database.execute("select digest, status, node, worker, cause from cells").fetchall()
 
 
+def figures(out):
+    with sqlite3.connect(out / "results.sqlite") as database:
+        return sorted(database.execute("select * from figures").fetchall(), key=repr)
+
+
 def waiting_for(out, count, seconds=120):
     """Until the database holds ``count`` cells."""
     end = time.monotonic() + seconds
@@ -103,25 +109,74 @@ def test_a_sweep_gives_the_figures_of_a_run(tmp_path):
     assert len(psnr) == sum(len(v["figures"]["psnr"]) for c in result.cells for a in c["attacks"] for v in a["victims"])
 
 
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_training_that_cells_share_is_done_once_a_worker(tmp_path):
+    from fedsim.sweep import sweep
+
+    access = {"full": Deployment(), "labels": Deployment(access="label_only"), "top": Deployment(access="confidences")}
+    scenario = Scenario(
+        name="shared",
+        task=Task(dataset="digits", model_options={"hidden": [16]}),
+        federation=Federation(clients=2),
+        attacks=["analytic", "loss_membership"],
+        seeds=[0, 1],
+        compare={"deployment": access},
+    )
+    run(scenario, tmp_path / "run")
+    swept = sweep(scenario, tmp_path / "sweep").results
+    assert compared(tmp_path / "run") == compared(tmp_path / "sweep")
+    workers = {digest: worker for digest, _, _, worker, _ in rows(tmp_path / "sweep")}
+    spent = {digest: timings["training_seconds"] for digest, timings in swept["timings"].items()}
+    once = {(cell["seed"], workers[cell["digest"]]): spent[cell["digest"]] for cell in swept["cells"]}
+    assert set(spent.values()) == set(once.values())
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_data_that_changed_since_are_not_mixed_into_a_sweep(tmp_path):
+    from fedsim.sweep import sweep
+
+    scenario = Scenario(name="own", task=Task(dataset=str(tmp_path / "mine.npz")), federation=Federation(clients=2))
+    inputs, labels = np.random.default_rng(0).random((40, 1, 4, 4), np.float32), np.arange(40) % 2
+    np.savez(tmp_path / "mine.npz", x=inputs, y=labels)
+    sweep(scenario, tmp_path / "out")
+    held = rows(tmp_path / "out")
+    np.savez(tmp_path / "mine.npz", x=inputs[::-1], y=labels)
+    with pytest.raises(StoreError, match="was trained on other data"):
+        sweep(scenario, tmp_path / "out", resume=True)
+    assert rows(tmp_path / "out") == held
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-def test_a_killed_driver_loses_the_cells_in_flight_alone(tmp_path):
-    script, out = write(tmp_path, seeds=4, own=True), tmp_path / "out"
-    (tmp_path / "mood").write_text("0.05")
+@pytest.mark.timeout(1200)
+def test_a_hundred_cells_survive_a_killed_driver_and_a_killed_worker(tmp_path):
+    script, out = write(tmp_path, seeds=50, own=True), tmp_path / "out"
+    (tmp_path / "mood").write_text("0.02")
     driver = subprocess.Popen(command(script, out, "--quiet"), cwd=ROOT, start_new_session=True)
-    waiting_for(out, 2)
+    waiting_for(out, 30)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     kept = rows(out)
-    (tmp_path / "mood").unlink()
     refused = subprocess.run(command(script, out), cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    subprocess.run(command(script, out, "--resume", "--quiet"), cwd=ROOT, check=True)
+    driver = subprocess.Popen(command(script, out, "--resume", "--quiet"), cwd=ROOT)
+    waiting_for(out, 60)
+    (killed,) = {worker for *_, worker, _ in rows(out)[-1:]}
+    os.kill(killed, signal.SIGKILL)
+    assert driver.wait() == 0
     assert set(kept) <= set(rows(out)), "a finished cell was run again"
+    assert len(rows(out)) == 100
+    after = {worker for *_, worker, _ in rows(out)} - {worker for *_, worker, _ in kept}
+    assert len(after) > 2, "nobody took the killed worker's place"
+    assert {status for _, status, *_ in rows(out)} == {"done"}
+    (tmp_path / "mood").unlink()
     subprocess.run(command(script, tmp_path / "whole", "--quiet"), cwd=ROOT, check=True)
     assert compared(out) == compared(tmp_path / "whole")
+    assert figures(out) == figures(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -188,7 +243,8 @@ def test_two_machines_share_the_cells_and_one_may_go(tmp_path, fate):
     assert (tmp_path / "ended").exists() == (fate == "kill")
     assert len({node for _, _, node, *_ in rows(out)}) == 2, "one machine did nothing"
     (tmp_path / "mood").unlink()
-    run(Scenario(**json.loads((out / "scenario.json").read_text())["scenario"]), tmp_path / "one")
+    words = [sys.executable, "-m", "fedsim", "run", script, "--out", tmp_path / "one", "--quiet"]
+    subprocess.run(words, cwd=ROOT, check=True)
     assert compared(out) == compared(tmp_path / "one")
 
 
