@@ -7,6 +7,7 @@ from typing import Any
 from attacks import available
 from fedsim.battery import BATTERY, on_model
 from fedsim.cells import Engine, Machine, attack_cells, preflight
+from fedsim.difference import load_results
 from fedsim.names import nearest
 from fedsim.publish import environment, gather, publish
 from fedsim.report.progress import Progress
@@ -84,5 +85,7 @@ def _typed_before(path: Path) -> list[str]:
 def report_again(folder: Path | str) -> Path:
     """Write ``report.html`` again from what the run folder holds."""
     path = Path(folder)
-    publish(RunFolder.open(path, RunFolder.scenario_of(path)), read_json(path / "results.json"))
+    scenario = RunFolder.scenario_of(path)
+    with exclusive(path):
+        publish(RunFolder.open(path, scenario), dict(load_results(path)))
     return path / "report.html"

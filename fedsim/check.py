@@ -10,6 +10,7 @@ from fedsim.inferred import TOLD
 from fedsim.policy import Leakage, Policy, PolicyError
 from fedsim.proof import proofs
 from fedsim.scenario import Scenario
+from fedsim.store import write_bytes
 from fedsim.words import rung_step
 
 Row = Mapping[str, Any]
@@ -174,5 +175,4 @@ def write_junit(rulings: Sequence[Ruling], path: Path) -> None:
         case = ElementTree.SubElement(suite, "testcase", classname=ruling.setting, name=ruling.rule)
         if not ruling.passed:
             ElementTree.SubElement(case, "failure", message=ruling.says)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+    write_bytes(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))

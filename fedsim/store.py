@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ from fedsim.search_path import own_folders
 
 SCHEMA_VERSION = 1
 UNFINISHED = "cells.unfinished"
+UNREADABLE = "move it away, with the folder of its cell if it lies in one, and go on with --resume"
+"""What to do about a file that another program, or a disk, has spoilt: fedsim itself writes each whole."""
 
 
 class StoreError(ValueError):
@@ -119,7 +122,8 @@ class RunFolder:
             raise StoreError(f"{path}: no run folder (it has no scenario.json)")
         content = read_json(claim)
         if content.get("schema_version") != SCHEMA_VERSION:
-            raise StoreError(f"{path}: schema {content.get('schema_version')}, this is {SCHEMA_VERSION}; run again")
+            remedy = "read it with the fedsim that wrote it, or choose another folder with --out"
+            raise StoreError(f"{path}: schema {content.get('schema_version')}, this is {SCHEMA_VERSION}; {remedy}")
         return Scenario(**content["scenario"])
 
     def cell(self, digest: str) -> Path:
@@ -183,7 +187,7 @@ def load_training(folder: Path) -> Training:
         round, name = key.split("/", 1)
         released.setdefault(int(round), {})[name] = tensor
     history = tuple(read_json(folder / "training.json")["history"])
-    return Training(history, load_file(folder / "model.safetensors"), released=released)
+    return Training(history, read_tensors(folder / "model.safetensors"), released=released)
 
 
 def save_view(folder: Path, view: View) -> None:
@@ -210,7 +214,7 @@ def save_view(folder: Path, view: View) -> None:
 
 def load_view(folder: Path, model: nn.Module) -> View:
     """Read back a view; ``model`` is the architecture, which the scenario names."""
-    content, tensors = read_json(folder / "view.json"), load_file(folder / "view.safetensors")
+    content, tensors = read_json(folder / "view.json"), read_tensors(folder / "view.safetensors")
 
     def group(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
@@ -241,7 +245,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read named tensors; none where the file was left out."""
-    return load_file(path) if path.exists() else {}
+    return read_tensors(path) if path.exists() else {}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors, naming the file when it holds none."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); {UNREADABLE}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -261,8 +273,8 @@ def read_json(path: Path) -> Any:
     """Read JSON, naming the file when it is not."""
     try:
         return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); run again with --resume") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); {UNREADABLE}") from None
 
 
 @contextmanager
@@ -290,10 +302,8 @@ def _one_line(path: Path) -> Iterator[None]:
         raise StoreError(
             f"{path}: cannot be written ({error.strerror or error}); choose another folder or make room"
         ) from None
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":
-            raise StoreError(f"{path}: cannot be written ({error}); choose another folder or make room") from None
-        raise
+    except SafetensorError as error:
+        raise StoreError(f"{path}: cannot be written ({error}); choose another folder or make room") from None
 
 
 def as_json(value: Any) -> Any:

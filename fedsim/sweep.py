@@ -141,8 +141,10 @@ def sweep(
                 preflight(cell, progress)
         with exclusive(path):
             folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
-            database = Database(path / DATABASE, scenario.digest, scenario.name)
-            held = {cell.digest: cell for cell in cells if not lacks(folder, cell, "cell.json")}
+            replaces = folder.replaces  # an earlier run's database stays as it is until this run has its place
+            database = Database((path / folder.stage if replaces else path) / DATABASE, scenario.digest, scenario.name)
+            files = ("measured.json", "cell.json")
+            held = {cell.digest: cell for cell in cells if not any(lacks(folder, cell, file) for file in files)}
             for cell in {tuple(cell.labels.items()): cell for cell in held.values()}.values():
                 folder.check_same(Experiment(cell.scenario))  # one of each setting: data change for all seeds
             todo, shared = side_by_side(cell for cell in cells if cell.digest not in held)
@@ -159,7 +161,10 @@ def sweep(
                 database.add(read_json(folder.cell(cell.digest) / "cell.json"), **spent)
                 progress.advance(text=", ".join([*cell.labels.values(), f"seed {cell.seed}"]))
             database.close()
-            return conclude(folder, scenario, "ray", command, progress)
+            result = conclude(folder, scenario, "ray", command, progress)
+            if replaces:
+                (path / "cells" / DATABASE).replace(path / DATABASE)
+            return result
 
 
 def machine() -> str:

@@ -162,6 +162,8 @@ def test_the_command_line_tells_pass_broken_and_bad_input_apart(folder, tmp_path
     suite = ElementTree.parse(junit).getroot()
     failures = [case for case in suite if case.find("failure") is not None]
     assert int(suite.get("failures")) == len(failures) > 0
+    done = fedsim("check", folder, "--policy", path, "--junit", path / "junit.xml")
+    assert (done.returncode, "cannot be written" in done.stderr) == (2, True)
     path.write_text("nonsense")
     assert fedsim("check", folder, "--policy", path).returncode == 2
     assert fedsim("check", tmp_path, "--policy", path).returncode == 2

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fedsim import Federation, Scenario, Task, run
-from fedsim.again import attack_again
+from fedsim.again import attack_again, report_again
 from fedsim.federation import TrainingFailed
 from fedsim.seeds import numpy_generator
-from fedsim.store import StoreError
+from fedsim.store import StoreError, exclusive
 
 
 def scenario(**fields):
@@ -112,3 +112,34 @@ def test_a_run_that_finished_nothing_leaves_nothing_in_the_way(tmp_path, monkeyp
             run(asked, out)
     assert json.loads((out / "results.json").read_text())["summary"] == first.summary
     assert run(asked, out).summary == first.summary
+
+
+@pytest.mark.parametrize("name", ["view.safetensors", "model.safetensors", "view.json", "training.json", "cell.json"])
+def test_a_spoilt_file_is_named_and_its_cell_comes_back(tmp_path, name):
+    asked, out = scenario(seeds=[0, 1]), tmp_path / "run"
+    first = run(asked, out)
+    spoilt = sorted(out.rglob(name))[0]
+    spoilt.write_bytes(spoilt.read_bytes()[:20] + b"\xff")
+    with pytest.raises(StoreError, match=rf"{name}: cannot be read .*move it away.*--resume"):
+        run(asked, out, resume=True) if name == "cell.json" else attack_again(out, "analytic")
+    spoilt.parent.rename(tmp_path / "moved")
+    assert run(asked, out, resume=True).cells == first.cells
+
+
+def test_a_spoilt_picture_does_not_end_in_a_traceback(tmp_path):
+    out = run(scenario(), tmp_path / "run").out
+    (spoilt,) = out.rglob("pictures.safetensors")
+    spoilt.write_bytes(b"short")
+    with pytest.raises(StoreError, match=r"pictures.safetensors: cannot be read"):
+        report_again(out)
+
+
+def test_a_report_is_not_written_over_a_run_that_goes_on_or_from_another_schema(tmp_path):
+    out = run(scenario(), tmp_path / "run").out
+    before = (out / "report.html").read_bytes()
+    with exclusive(out), pytest.raises(StoreError, match="another run is writing there"):
+        report_again(out)
+    (out / "results.json").write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(StoreError, match="schema 99, this is 1"):
+        report_again(out)
+    assert (out / "report.html").read_bytes() == before

@@ -193,7 +193,16 @@ def test_a_cell_that_kills_its_workers_is_listed_with_its_cause_and_mended_by_re
     assert results["summary"] == []
     (tmp_path / "mood").unlink()
     subprocess.run(command(script, out, "--resume", "--quiet"), cwd=ROOT, check=True)
-    assert {status for _, status, *_ in rows(out)} == {"done"}
+    held, document = rows(out), (out / "results.json").read_text()
+    assert {status for _, status, *_ in held} == {"done"}
+    (tmp_path / "mood").write_text("die")
+    failed = subprocess.run(command(script, out), cwd=ROOT, capture_output=True, text=True)
+    assert "the earlier run" in failed.stderr
+    assert (rows(out), (out / "results.json").read_text()) == (held, document)
+    (tmp_path / "mood").unlink()
+    subprocess.run(command(script, out, "--quiet"), cwd=ROOT, check=True)
+    assert {row[0] for row in rows(out)} == {row[0] for row in held}
+    assert not set(rows(out)) & set(held), "the new run's workers are not those on record"
 
 
 TWO_NODES = """
