@@ -17,7 +17,7 @@ from fedsim.cells import Machine, attack_cells, preflight, train_cell
 from fedsim.database import Database
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
-from fedsim.grids.pool import Size
+from fedsim.grids.pool import Size, worker_pool
 from fedsim.grids.ray import stream_on_ray
 from fedsim.report.progress import Progress
 from fedsim.run import Result, conclude, default_out, lacks
@@ -139,6 +139,8 @@ def sweep(
         with one_thread():
             for cell in settings.values():
                 preflight(cell, progress)
+        size = Size(cpus_per_cell, gpus_per_cell)
+        worker_pool().prepare(address, size, namespace)
         with exclusive(path):
             folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
             replaces = folder.replaces  # an earlier run's database stays as it is until this run has its place
@@ -152,7 +154,6 @@ def sweep(
             for digest in held.keys() - database.cells():
                 database.add(read_json(folder.cell(digest) / "cell.json"))
             progress.stage("cells", len(todo))
-            size = Size(cpus_per_cell, gpus_per_cell)
             work = Work(secrets.token_hex(), folder.truth, shared)
             for index, outcome in stream_on_ray(work, todo, address=address, namespace=namespace, size=size):
                 cell, finished = todo[index], outcome if isinstance(outcome, Finished) else lost(outcome.cause)

@@ -55,7 +55,9 @@ def _init(address: str, **options: Any) -> None:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
-        raise GridError(f"address = {address!r}: Ray cannot be used: {' '.join(str(error).split())}") from error
+        says = " ".join(str(error).split())
+        remedy = "check the address, and that the cluster runs this Python and this Ray"
+        raise GridError(f"address = {address!r}: Ray cannot be used: {says}; {remedy}") from error
 
 
 def _check_alive(address: str) -> None:

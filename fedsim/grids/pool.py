@@ -184,7 +184,8 @@ class WorkerPool:
             except RayError as error:
                 self._stillborn += 1
                 if not (busy or self._idle or self._starting) or self._stillborn > MOST_STILLBORN:
-                    raise GridError(f"a Ray worker could not start: {_cause(error)}") from error
+                    remedy = "run `make setup` on the machines of the cluster, and start Ray from that environment"
+                    raise GridError(f"a Ray worker could not start: {_cause(error)}; {remedy}") from error
                 return ref  # its machine may be gone; the others go on
             if others := differences(theirs):
                 raise GridError(f"machine {machine!r} would not give the same numbers: {', '.join(others)}; align them")

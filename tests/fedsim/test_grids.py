@@ -218,6 +218,15 @@ def product(seed):
     return torch.linalg.svd(data @ data.T).S, torch.get_num_threads()
 
 
+def test_versions_that_differ_are_named_with_both():
+    from fedsim.grids.versions import differences, versions
+
+    here = versions()
+    assert differences(here) == []
+    assert differences({**here, "python": "3.1"}) == [f"python 3.1 (here {here['python']})"]
+    assert "ray none" in differences({"python": here["python"]})[0]
+
+
 @engines
 def test_map_tasks_keeps_the_order_and_reports_as_it_goes(engine):
     told = {}
@@ -310,6 +319,17 @@ class TestRay:
         grid = open_grid("ray", local, 3, {})
         replies = grid.send_and_receive([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
         assert [r.content["n"]["n"] for r in replies] == [6, 7, 8]
+
+    @pytest.mark.slow
+    def test_a_machine_with_another_version_is_refused_by_name(self, monkeypatch):
+        from fedsim.grids import versions
+        from fedsim.grids.pool import worker_pool
+
+        here = versions.versions()
+        monkeypatch.setattr(versions, "versions", lambda: {**here, "numpy": "1.0"})
+        worker_pool().dismiss()
+        with pytest.raises(GridError, match=rf"would not give the same.*numpy {here['numpy']} \(here 1\.0\)"):
+            map_tasks("ray", abs, [1])
 
     def test_another_address_in_the_same_process_is_refused(self):
         grid_of("ray")
