@@ -9,7 +9,7 @@ from typing import Any
 from fedsim.inferred import TOLD
 from fedsim.policy import Leakage, Policy, PolicyError
 from fedsim.proof import proofs
-from fedsim.scenario import Scenario
+from fedsim.scenario import Cell, Scenario
 from fedsim.store import write_bytes
 from fedsim.words import rung_step
 
@@ -35,7 +35,8 @@ def check(results: Mapping[str, Any], policy: Policy) -> list[Ruling]:
     if not cells:
         axes = "; ".join(f"{axis}: {', '.join(labels)}" for axis, labels in results["axes"].items()) or "no axes"
         raise PolicyError(f"where = {policy.where}: the run has no such setting; it compares {axes}")
-    rulings = [*_finished(cells), *_protected(results, cells)]
+    planned = {cell.digest: cell for cell in Scenario(**results["scenario"]).cells() if _covered(cell.labels, policy)}
+    rulings = [*_finished(planned, cells), *_protected(planned, cells, results["evidence"])]
     if policy.min_seeds is not None:
         rulings += _seeds(cells, policy.min_seeds)
     for cell in cells:
@@ -61,22 +62,24 @@ def _name(cell: Row) -> str:
     return f"{_setting(cell)}, seed {cell['seed']}"
 
 
-def _finished(cells: Sequence[Row]) -> Iterator[Ruling]:
+def _finished(planned: Mapping[str, Cell], cells: Sequence[Row]) -> Iterator[Ruling]:
     for cell in cells:
         yield Ruling("every cell finished", _name(cell), cell["status"] == "done", str(cell["cause"] or "finished"))
+    there = {cell["digest"] for cell in cells}
+    for digest, absent in planned.items():
+        if digest not in there:
+            name = _name({"labels": absent.labels, "seed": absent.seed})
+            yield Ruling("every cell finished", name, False, "is not among the results")
 
 
-def _protected(results: Mapping[str, Any], cells: Sequence[Row]) -> Iterator[Ruling]:
+def _protected(planned: Mapping[str, Cell], cells: Sequence[Row], evidence: Mapping[str, Row]) -> Iterator[Ruling]:
     """Each defence of each cell was on. A result without evidence proves nothing, whatever its figures."""
-    protocols = {
-        cell.digest: cell.scenario.model_dump(mode="json")["protocol"]
-        for cell in Scenario(**results["scenario"]).cells()
-    }
     for cell in cells:
-        if cell["digest"] not in protocols:
+        if cell["digest"] not in planned:
             yield Ruling("evidence", _name(cell), False, "the cell is none of the scenario's")
             continue
-        for proof in proofs(protocols[cell["digest"]], cell, results["evidence"].get(cell["digest"], {})):
+        protocol = planned[cell["digest"]].scenario.model_dump(mode="json")["protocol"]
+        for proof in proofs(protocol, cell, evidence.get(cell["digest"], {})):
             says = "; ".join(proof.lacking) or "measured while it worked"
             yield Ruling(f"evidence of {proof.defence}", _name(cell), proof.shown, says)
 

@@ -13,6 +13,7 @@ from fedsim import ClientDP, Federation, Scenario, SecureAggregation, Task, run
 from fedsim.check import check, write_junit
 from fedsim.difference import difference, load_results
 from fedsim.policy import Policy, PolicyError
+from fedsim.proof import proofs
 from fedsim.store import StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,35 @@ def test_what_was_not_done_cannot_pass(results, policy):
     assert "proves nothing: diverged" in broken(results, policy)["leakage of examples up to L11"]
     results["summary"] = []
     assert "was not run" in broken(results, policy)["leakage of examples up to L11"]
+
+
+def test_a_cell_that_is_not_there_cannot_pass(results, policy):
+    results["cells"] = [cell for cell in results["cells"] if cell["seed"] == 0]
+    assert broken(results, changed(policy, min_seeds=None)) == {"every cell finished": "is not among the results"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "wire", "lacking"),
+    [
+        ({"server_holds_secret_key": False}, ["ciphertext"], []),
+        ({}, ["ciphertext"], ["nobody looked whether the server holds the secret key"]),
+        ({"server_holds_secret_key": True}, ["ciphertext"], ["the server holds the secret key"]),
+        (
+            {"server_holds_secret_key": False, "clear_parameters": 3},
+            ["ciphertext"],
+            ["3 parameters travelled in clear"],
+        ),
+        ({"server_holds_secret_key": False}, [], ["nothing crossed the wire, not ciphertext alone"]),
+    ],
+)
+def test_encryption_is_shown_by_the_wire_and_by_who_holds_the_key(protocol, wire, lacking):
+    (proof,) = proofs([{"kind": "homomorphic"}], {}, {"protocol": protocol, "wire": {"forms": wire}})
+    assert list(proof.lacking) == lacking
+
+
+def test_a_defence_that_nobody_can_probe_is_not_shown():
+    (proof,) = proofs([{"kind": "rot13"}], {}, {})
+    assert not proof.shown
 
 
 def test_secure_aggregation_that_was_only_imagined_is_no_evidence(tmp_path, policy):
