@@ -87,7 +87,10 @@ class Database:
 
 
 def _figures(cell: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """A row for each figure of each example; an attack without figures has one row that tells its status."""
+    """A row for each figure: of each example for attacks that rebuild data, of the cell for those that infer from it.
+
+    An attack without figures has one row that tells its status.
+    """
     for attack in cell["attacks"]:
         head = (cell["digest"], attack["name"], attack["round"], attack["rung"], attack["status"])
         empty = True
@@ -98,3 +101,7 @@ def _figures(cell: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
                     yield (*head, victim["client"], example, metric, value)
         if empty:
             yield (*head, None, None, None, None)
+    for attack in cell.get("inferences", ()):
+        head = (cell["digest"], attack["name"], attack["round"], attack["rung"], attack["status"])
+        for metric, figure in (attack["figures"] or {None: {}}).items():
+            yield (*head, None, None, metric, figure.get("value"))

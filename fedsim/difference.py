@@ -16,6 +16,8 @@ LEVEL = 0.05
 FEW = 4
 """With fewer figures on a side, no test at this level could tell a change from chance."""
 
+LABELS = "share of labels right"
+
 SAME, ALONE = "the same", "in one run only"
 """Readings that need no figures to be told."""
 
@@ -75,7 +77,7 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
     return Difference(
         scenario=_changes(dict(flat(a["scenario"])), dict(flat(b["scenario"]))),
         surroundings=_changes(*around_each),
-        figures=(*_leakage(a, b), *_utility(a, b)),
+        figures=(*_leakage(a, b), *_inferred(a, b), *_utility(a, b)),
     )
 
 
@@ -104,9 +106,29 @@ def _leakage(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
         labels, attack, round = key
         there = rows[0].get(key) or rows[1][key]
         setting = ", ".join([*(value for _, value in labels)])
-        what, unit = f"{attack}, round {round}: median {there['metric']}", str(there["unit"])
-        values = [sample.get((key, there["metric"]), []) for sample in samples]
-        yield _figure(setting, what, unit, values, [key in held for held in rows])
+        for metric, what, unit in ((there["metric"], f"median {there['metric']}", there["unit"]), (LABELS, LABELS, "")):
+            values = [sample.get((key, metric), []) for sample in samples]
+            if metric != LABELS or any(values):
+                yield _figure(setting, f"{attack}, round {round}: {what}", str(unit), values, [key in r for r in rows])
+
+
+def _inferred(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
+    """The headline of each inference attack: one figure a seed."""
+    found: list[dict[tuple[Key, str], list[float]]] = []
+    for run in (a, b):
+        told: dict[tuple[Key, str], list[float]] = {}
+        for cell in run["cells"]:
+            for entry in cell.get("inferences", ()):
+                key = _key({"labels": cell["labels"], "attack": entry["name"], "round": entry["round"]})
+                value = entry["figures"].get(entry["headline"], {}).get("value")
+                told.setdefault((key, str(entry["headline"])), []).extend([] if value is None else [float(value)])
+        found.append(told)
+    for key, headline in sorted({*found[0], *found[1]}):
+        labels, attack, round = key
+        setting = ", ".join(value for _, value in labels)
+        values = [told.get((key, headline), []) for told in found]
+        held = [(key, headline) in told for told in found]
+        yield _figure(setting, f"{attack}, round {round}: {headline}", "", values, held)
 
 
 def _utility(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
@@ -163,7 +185,7 @@ def _key(row: Mapping[str, Any]) -> Key:
 
 
 def _samples(run: Mapping[str, Any]) -> dict[tuple[Key, str], list[float]]:
-    """Every example's figures, by setting, attack, round and metric."""
+    """Every example's figures, and the labels of every victim, by setting, attack, round and metric."""
     found: dict[tuple[Key, str], list[float]] = {}
     for cell in run["cells"]:
         for attack in cell["attacks"]:
@@ -172,4 +194,6 @@ def _samples(run: Mapping[str, Any]) -> dict[tuple[Key, str], list[float]]:
                 for metric, values in victim["figures"].items():
                     kept = [value for value in values if value is not None] if isinstance(values, list) else [values]
                     found.setdefault((key, metric), []).extend(kept)
+                if victim.get("labels_right") is not None:
+                    found.setdefault((key, LABELS), []).append(victim["labels_right"])
     return found

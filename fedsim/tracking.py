@@ -1,7 +1,9 @@
 """A finished run handed to the tools that teams track experiments with: MLflow and TensorBoard, both optional."""
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,21 @@ from fedsim.difference import flat
 from fedsim.store import StoreError
 
 REMEDY = "install it with: pip install -e '.[tracking]'"
-ARTEFACTS = ("report.html", "results.json")
+ARTEFACTS = ("report.html", "report.md", "results.json", "figures")
+STRANGE = re.compile(r"[^\w\-. :/]")
+"""What MLflow takes in no name."""
+MOST_PARAMS, MOST_METRICS = 100, 1000
+"""So many MLflow takes in one request."""
+WORST = {"mse": min}
+"""Metrics of which the smallest is the worst for the client; of all others the largest is."""
 
 
 def log_to_mlflow(folder: Path, results: Mapping[str, Any], uri: str) -> int:
-    """Log every cell as an MLflow run under the scenario's name: settings, accuracy by round, leakage, report.
+    """Log the run as an MLflow run under the scenario's name, with its documents, and every cell as a run below it.
 
-    Returns how many runs were logged; cells that this experiment holds are left as they are. Raises StoreError where
-    MLflow is not installed or its server refuses.
+    A cell's run holds its settings, accuracy by round, leakage, epsilon and cost. Returns how many cells were logged;
+    those that are there whole are left as they are. Raises StoreError where MLflow is not installed, or its server
+    refuses: what was cut off then is logged anew the next time.
     """
     try:
         import mlflow
@@ -24,31 +33,62 @@ def log_to_mlflow(folder: Path, results: Mapping[str, Any], uri: str) -> int:
     except ImportError:
         raise StoreError(f"mlflow = {uri!r}: MLflow is not installed; {REMEDY}") from None
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is not there is said within seconds
     try:
-        client = mlflow.MlflowClient(tracking_uri=uri)
+        experiments = mlflow.MlflowClient(tracking_uri=uri)
         name = str(results["scenario"]["name"])
-        held = client.get_experiment_by_name(name)
-        experiment = held.experiment_id if held else client.create_experiment(name)
-        logged = 0
-        for cell in results["cells"]:
-            if client.search_runs([experiment], f"tags.digest = '{cell['digest']}'"):
-                continue
-            tags = {"digest": cell["digest"], "status": cell["status"], "fedsim": str(results["fedsim"])}
-            run = client.create_run(experiment, run_name=cell_title(cell), tags=tags).info.run_id
-            for key, value in [*cell["labels"].items(), ("seed", cell["seed"])]:
-                client.log_param(run, key, value)
-            for key, value in flat(results["scenario"]):
-                if not key.startswith(("compare", "seeds")):
-                    client.log_param(run, f"scenario.{key}", str(value)[:500])
-            for tag, value, step in scalars(cell):
-                client.log_metric(run, tag, value, step=step)
-            for artefact in ARTEFACTS:
-                client.log_artifact(run, str(folder / artefact))
-            client.set_terminated(run, "FINISHED" if cell["status"] == "done" else "FAILED")
-            logged += 1
-        return logged
+        held = experiments.get_experiment_by_name(name)
+        book = Book(experiments, held.experiment_id if held else experiments.create_experiment(name))
+        cells = [cell for cell in results["cells"] if not book.holds(cell["digest"])]
+        if not cells and book.holds(results["digest"]):
+            return 0
+        parent = book.begin(name, results["digest"], {"fedsim": str(results["fedsim"])})
+        for artefact in filter(Path.exists, (folder / name for name in ARTEFACTS)):
+            log = experiments.log_artifacts if artefact.is_dir() else experiments.log_artifact
+            log(parent, str(artefact), artefact.name if artefact.is_dir() else None)
+        settings = {key: value for key, value in flat(results["scenario"]) if not key.startswith(("compare", "seeds"))}
+        for cell in cells:
+            run = book.begin(cell_title(cell), cell["digest"], {"mlflow.parentRunId": parent, "status": cell["status"]})
+            scenario = {f"scenario.{key}": value for key, value in settings.items()}
+            book.fill(run, {**scenario, **cell["labels"], "seed": cell["seed"]}, scalars(cell))
+            experiments.set_terminated(run, "FINISHED" if cell["status"] == "done" else "FAILED")
+        experiments.set_terminated(parent)
+        return len(cells)
     except MlflowException as error:
-        raise StoreError(f"mlflow = {uri!r}: {' '.join(str(error).split())}") from None
+        raise StoreError(f"mlflow = {uri!r}: {' '.join(str(error).split())}; try again once it answers") from None
+
+
+class Book:
+    """One MLflow experiment, whose runs are told apart by the digests of what they hold."""
+
+    def __init__(self, client: Any, experiment: str) -> None:
+        self._client, self._experiment = client, experiment
+
+    def holds(self, digest: str) -> bool:
+        """Whether a run of ``digest`` is there whole."""
+        return any(run.info.status in ("FINISHED", "FAILED") for run in self._runs(digest))
+
+    def begin(self, name: str, digest: str, tags: Mapping[str, str]) -> str:
+        """Start a run, in the place of one that was cut off; its id."""
+        for run in self._runs(digest):
+            self._client.delete_run(run.info.run_id)
+        begun = self._client.create_run(self._experiment, run_name=name, tags={**tags, "digest": digest})
+        return str(begun.info.run_id)
+
+    def fill(self, run: str, params: Mapping[str, Any], metrics: Iterable[tuple[str, float, int]]) -> None:
+        """Log a run's settings and scalars, in as few requests as MLflow takes."""
+        from mlflow.entities import Metric, Param
+
+        now = int(1000 * time.time())
+        told = [Param(STRANGE.sub("", key), str(value)[:500]) for key, value in params.items()]
+        measured = [Metric(STRANGE.sub("", key), value, now, step) for key, value, step in metrics]
+        for first in range(0, len(told), MOST_PARAMS):
+            self._client.log_batch(run, params=told[first : first + MOST_PARAMS])
+        for first in range(0, len(measured), MOST_METRICS):
+            self._client.log_batch(run, metrics=measured[first : first + MOST_METRICS])
+
+    def _runs(self, digest: str) -> list[Any]:
+        return list(self._client.search_runs([self._experiment], f"tags.digest = '{digest}'"))
 
 
 def log_to_tensorboard(results: Mapping[str, Any], place: Path) -> int:
@@ -89,7 +129,11 @@ def scalars(cell: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
         for metric, values in found.items():
             if values:
                 yield f"{attack['name']}/{metric}.mean", sum(values) / len(values), attack["round"]
-                yield f"{attack['name']}/{metric}.worst", max(values), attack["round"]
+                yield f"{attack['name']}/{metric}.worst", WORST.get(metric, max)(values), attack["round"]
+    for attack in cell.get("inferences", ()):
+        for metric, figure in attack["figures"].items():
+            if figure.get("value") is not None:
+                yield f"{attack['name']}/{metric}", figure["value"], attack["round"]
     if (cell["privacy"] or {}).get("epsilon") is not None:
         yield "epsilon", cell["privacy"]["epsilon"], last
     for name, value in cell["cost"].items():

@@ -232,6 +232,26 @@ def test_a_change_is_told_from_noise(results, tmp_path):
     assert readings["none", "analytic, round 1: median psnr"].reading.startswith("differs; with fewer than")
 
 
+def test_labels_and_inference_attacks_are_compared_too(results):
+    def told(run, at):
+        for cell in run["cells"]:
+            entry = {"name": "loss_membership", "round": 1, "headline": "auc", "figures": {"auc": {"value": at}}}
+            cell["inferences"] = [entry]
+
+    other = copy.deepcopy(results)
+    told(results, 0.5)
+    told(other, 0.9)
+    readings = {(f.setting, f.what): f for f in difference(results, other).figures}
+    found = readings["none", "loss_membership, round 1: auc"]
+    assert (found.a, found.b) == (0.5, 0.9)
+    assert found.reading.startswith("differs; with fewer than")
+    assert readings["none", "analytic, round 1: share of labels right"].reading == "the same"
+    for cell in other["cells"]:
+        cell["inferences"] = []
+    readings = {(f.setting, f.what): f.reading for f in difference(results, other).figures}
+    assert readings["none", "loss_membership, round 1: auc"] == "in one run only"
+
+
 def test_results_of_another_schema_are_refused(folder, tmp_path):
     with pytest.raises(StoreError, match=r"holds no results\.json"):
         load_results(tmp_path)

@@ -127,6 +127,10 @@ def test_a_training_that_cells_share_is_done_once_a_worker(tmp_path):
     swept = sweep(scenario, tmp_path / "sweep").results
     assert compared(tmp_path / "run") == compared(tmp_path / "sweep")
     workers = {digest: worker for digest, _, _, worker, _ in rows(tmp_path / "sweep")}
+    told = sorted(value for *_, metric, value in figures(tmp_path / "sweep") if metric == "auc")
+    attacked = [entry["figures"] for cell in swept["cells"] for entry in cell["inferences"] if entry["figures"]]
+    assert told == sorted(found["auc"]["value"] for found in attacked)
+    assert len(told) == 4, "labels alone have no loss"
     spent = {digest: timings["training_seconds"] for digest, timings in swept["timings"].items()}
     once = {(cell["seed"], workers[cell["digest"]]): spent[cell["digest"]] for cell in swept["cells"]}
     assert set(spent.values()) == set(once.values())
