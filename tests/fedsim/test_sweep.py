@@ -218,7 +218,7 @@ from fedsim.sweep import sweep
 
 script, out, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "kill"
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-other = cluster.add_node(num_cpus=1)
+other = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2")  # a machine of its own, to whom the checkout goes
 
 def end_a_node():
     while True:
@@ -235,7 +235,7 @@ def end_a_node():
 
 if kill:
     threading.Thread(target=end_a_node, daemon=True).start()
-result = sweep(load_scenario(script), out, address=cluster.address)
+result = sweep(load_scenario(script), out, address=cluster.address, namespace="review")
 assert not result.problems, result.problems
 """
 
@@ -259,6 +259,42 @@ def test_two_machines_share_the_cells_and_one_may_go(tmp_path, fate):
     words = [sys.executable, "-m", "fedsim", "run", script, "--out", tmp_path / "one", "--quiet"]
     subprocess.run(words, cwd=ROOT, check=True)
     assert compared(out) == compared(tmp_path / "one")
+
+
+PLACED = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+cluster.add_node(num_cpus=2, num_gpus=1, node_ip_address="127.0.0.2")
+from fedsim.grids import GridError
+from fedsim.grids.pool import Size
+from fedsim.grids.ray import stream_on_ray
+
+def where(number):
+    import fedsim, ray
+    context = ray.get_runtime_context()
+    given = context.get_assigned_resources()
+    return fedsim.__file__, context.namespace, ray.util.get_node_ip_address(), given.get("CPU"), given.get("GPU")
+
+asked = {"address": cluster.address, "namespace": "review"}
+for _, (source, namespace, node, cpus, gpus) in stream_on_ray(where, range(4), size=Size(2, 0.5), **asked):
+    assert "working_dir_files" in source, f"{source} is not the checkout that was sent"
+    assert (namespace, node, cpus, gpus) == ("review", "127.0.0.2", 2, 0.5)
+try:
+    list(stream_on_ray(where, range(1), size=Size(1, 2), **asked))
+except GridError as refused:
+    print(refused)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_workers_are_placed_by_what_they_need_and_run_the_checkout_that_was_sent():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", PLACED]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "1 CPUs and 2 GPUs: no machine has so many; the largest has 2 CPUs and 1 GPUs" in done.stdout
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
