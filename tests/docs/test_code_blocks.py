@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from attacks import registry
 from fedsim.cli import app
+from fedsim.policy import Policy
 from tests.docs.blocks import PAGES, ROOT, blocks
 
 MEASURING = {"figures.md", "scenarios.md"}
@@ -86,6 +88,15 @@ def test_commands_name_what_is_there(page, folder):
         for command in block.commands:
             words = shlex.split(command.partition(" 2> ")[0].partition(" && ")[0])
             assert problem_of(words, made_here(page)) is None, command
+
+
+def test_the_example_of_a_gate_in_ci_types_what_is_there():
+    (job,) = yaml.safe_load((ROOT / "docs/ci/privacy.yml").read_text())["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert any(" check " in command for command in commands)
+    for command in commands:
+        assert problem_of(shlex.split(command), set()) is None, command
+    assert Policy.load(ROOT / "docs/ci/policy.toml").leakage
 
 
 def made_here(page):
