@@ -1,21 +1,38 @@
 """What a sweep costs beside its cells: ``python -m tests.benchmarks.sweep_overhead [cells]``.
 
 Cells of about two CPU seconds each, on two workers that are warm. Printed in one run: the cells' own CPU and wall
-seconds, and what came on top, as a share of the cells' CPU seconds.
+seconds, and what came on top, as a share of the cells' CPU seconds: the driver's CPU, and each stage's idle workers.
+Wall seconds, and so idleness, mean little on a machine that others use: the load is printed with them.
 """
 
 import contextlib
+import os
 import sqlite3
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 from fedsim import Attack, AttackBudget, Federation, Scenario, Task
+from fedsim.report.progress import Progress
 from fedsim.sweep import sweep
 
-ITERATIONS = 220
+ITERATIONS = 540
 """So many steps of gradient matching take about two seconds."""
+
+
+began: list[tuple[str, float, float]] = []
+"""Each stage with the wall and the driver's CPU seconds at which it began."""
+
+
+class Clock(Progress):
+    """Notes when each stage of the sweep began."""
+
+    def stage(self, text: str, total: int) -> None:
+        began.append((text, time.perf_counter(), time.process_time()))
+        super().stage(text, total)
 
 
 def scenario(seeds: int) -> Scenario:
@@ -33,20 +50,31 @@ def scenario(seeds: int) -> Scenario:
 
 
 def main(cells: int) -> None:
-    """Warm up, sweep, and print the line."""
+    """Warm up, sweep, and print the lines."""
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as place:
         sweep(scenario(1), Path(place) / "warm")
         out = Path(place) / "out"
-        started, cpu = time.perf_counter(), time.process_time()
-        sweep(scenario(cells // 10), out)
-        wall, driver = time.perf_counter() - started, time.process_time() - cpu
+        with patch("fedsim.sweep.Progress", Clock):
+            sweep(scenario(cells // 10), out)
+        began.append(("end", time.perf_counter(), time.process_time()))
         with contextlib.closing(sqlite3.connect(out / "results.sqlite")) as database:
             rows = database.execute("select worker, seconds, cpu_seconds from cells").fetchall()
     workers = len({worker for worker, _, _ in rows})
     busy, work = sum(row[1] for row in rows), sum(row[2] for row in rows)
     print(f"{cells} cells: {work:.1f} CPU s ({work / cells:.2f} each), {busy:.1f} s busy on {workers} workers")
-    print(f"driver {driver:.1f} CPU s = {100 * driver / work:.1f} % of the cells' CPU seconds")
-    print(f"wall {wall:.1f} s: {100 * (workers * wall - busy) / work:.1f} % of the cells' CPU seconds were spent idle")
+    print(f"load {load:.1f} before, {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} cores")
+    total_cpu = total_idle = 0.0
+    for (stage, wall, cpu), (_, ended, cpu_ended) in pairwise(began):
+        idle = workers * (ended - wall) - (busy if stage == "cells" else 0.0)
+        total_cpu, total_idle = total_cpu + cpu_ended - cpu, total_idle + idle
+        print(f"{stage}: driver {share(cpu_ended - cpu, work)}, workers idle {share(idle, work)}")
+    print(f"in all: driver {share(total_cpu, work)}, workers idle {share(total_idle, work)}")
+
+
+def share(seconds: float, work: float) -> str:
+    """Seconds, and what that is of the cells' CPU seconds."""
+    return f"{seconds:.1f} s = {100 * seconds / work:.1f} %"
 
 
 if __name__ == "__main__":
