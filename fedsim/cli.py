@@ -131,15 +131,19 @@ def sweep_command(
     seed: SeedFlag = None,
     out: OutFlag = None,
     resume: ResumeFlag = False,
+    dry_run: DryFlag = False,
     no_truth: NoTruthFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Run every cell of a scenario as a task of its own on Ray, and keep each as it finishes."""
-    from fedsim.sweep import sweep  # Ray takes a second to import
-
     asked = load_scenario(scenario)
     if seed:
         asked = Scenario(**{**asked.model_dump(mode="json"), "seeds": seed})
+    if dry_run:
+        typer.echo(forecast(asked, "ray"))
+        return
+    from fedsim.sweep import sweep  # Ray takes a second to import
+
     place: dict[str, Any] = {"address": address, "namespace": namespace}
     place |= {"cpus_per_cell": cpus_per_cell, "gpus_per_cell": gpus_per_cell}
     typed = _typed("sweep", _nearby(scenario), seed=seed, **place, out=out, no_truth=no_truth, quiet=quiet)

@@ -97,8 +97,9 @@ def test_a_script_with_a_mistake_says_where(script, more, words):
     assert all(word in done.stderr for word in words)
 
 
-def test_dry_run_writes_nothing_and_tells_the_threat_model(script, tmp_path):
-    done = fedsim("run", script(), "--dry-run")
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_dry_run_writes_nothing_and_tells_the_threat_model(command, script, tmp_path):
+    done = fedsim(command, script(), "--dry-run")
     assert done.exit_code == 0
     for word in ("Threat model", "Bytes", "Actors", "analytic", "parameters"):
         assert word in done.output
