@@ -1,6 +1,7 @@
 """Attacks on what federated learning shares: each runs on a bare ``nn.Module`` and an update, without the simulator."""
 
 from attacks import (  # noqa: F401  each registers itself
+    absolute,
     adaptive,
     analytic,
     april,

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from attacks.inverting import SignedAdam
 from attacks.losses import LOSSES
 from attacks.matching import Matching
-from attacks.objectives import cosine
+from attacks.objectives import absolute
 from attacks.optimise import Recipe, flat_colours, labels_of, match
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 RECIPE = Recipe(
-    matching=Matching(cosine, tv=0.03, simulate=True),
+    matching=Matching(absolute, tv=0.6, simulate=True),
     minimiser=SignedAdam,
     iterations=500,
     restarts=8,
@@ -23,7 +23,7 @@ RECIPE = Recipe(
     width=32,
     start=flat_colours,
 )
-ORDERS, TRIAL = 24, 0.1
+ORDERS, TRIAL = 24, 0.3
 """Orders of the labels over the local steps that are tried, and the part of the iterations that each gets."""
 
 

@@ -33,6 +33,18 @@ def cosine(gradient: Gradient, target: Gradient) -> Tensor:
     return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
 
 
+def absolute(gradient: Gradient, target: Gradient) -> Tensor:
+    """What the best multiple of the gradient leaves of the target, as a share of its absolute sum (scalar): 0 matches.
+
+    A candidate across a kink of the model (a ReLU that is on, and off at the truth) has a few coordinates wrong by
+    much and the others right. Squares, and so the cosine, are ruled by those few; absolute differences are not. Deng et
+    al. 2021 (TAG), eq. 5, has them beside squares.
+    """
+    own, seen = _flat(gradient, target)
+    scale = (own * seen).sum() / (own * own).sum()
+    return (scale * own - seen).abs().sum() / seen.abs().sum()
+
+
 def kept_cosine(gradient: Gradient, target: Gradient) -> Tensor:
     """``cosine`` over the coordinates that a client kept: where the target is exactly zero, it says nothing."""
     own, seen = _flat(gradient, target)

@@ -15,7 +15,7 @@ from attacks.idlg import RECIPE as IDLG
 from attacks.inverting import RECIPE as INVERTING
 from attacks.lbfgs import ARMIJO, LBFGS, WOLFE
 from attacks.matching import Batch, gradient_of, prepare
-from attacks.objectives import cosine, euclidean, total_variation
+from attacks.objectives import absolute, cosine, euclidean, total_variation
 from attacks.optimise import labels_of, match
 from attacks.registry import Case
 from attacks.view import generator
@@ -125,6 +125,17 @@ def test_cosine_ignores_scale_and_euclidean_is_relative(scale, seed):
     assert float(cosine(b, b)) == pytest.approx(0, abs=1e-12)
     assert float(cosine({n: -t for n, t in b.items()}, b)) == pytest.approx(2)
     assert float(euclidean({n: 0 * t for n, t in b.items()}, b)) == pytest.approx(1)
+    torch.testing.assert_close(absolute(scaled, b), absolute(a, b))
+    assert float(absolute(b, b)) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_few_coordinates_gone_wrong_rule_the_cosine_and_not_the_absolute_difference():
+    truth = {"w": torch.randn(1000, generator=generator(0), dtype=torch.float64)}
+    spread, kinked = truth["w"].clone(), truth["w"].clone()
+    spread += 0.1 * torch.randn(1000, generator=generator(1), dtype=torch.float64)
+    kinked[:2] += (spread - truth["w"]).norm() / 2**0.5
+    assert float(cosine({"w": kinked}, truth)) == pytest.approx(float(cosine({"w": spread}, truth)), rel=0.2)
+    assert float(absolute({"w": kinked}, truth)) < 0.2 * float(absolute({"w": spread}, truth))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 7])
@@ -248,7 +259,7 @@ def test_a_look_alike_with_another_forward_is_not_put_in_one_batch():
         torch.testing.assert_close(claim.inputs, inputs(), atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["dlg", "idlg", "inverting_gradients"])
+@pytest.mark.parametrize("name", ["dlg", "idlg", "inverting_gradients", "absolute_matching"])
 def test_the_same_seed_gives_the_same_claim_and_threads_change_rounding_alone(name):
     obs = case(small()).observation
     budget = Budget(iterations=10, restarts=2)
@@ -331,7 +342,7 @@ def tokens():
     return nn.Sequential(nn.Embedding(9, 5), nn.Flatten(), nn.Linear(20, 4))
 
 
-@pytest.mark.parametrize("name", ["dlg", "idlg", "inverting_gradients"])
+@pytest.mark.parametrize("name", ["dlg", "idlg", "inverting_gradients", "absolute_matching"])
 def test_a_model_that_takes_tokens_is_not_applicable(name):
     model, x = tokens(), torch.tensor([[1, 2, 3, 4]])
     obs = Observation(model, gradient(model, x, torch.tensor([1])), "gradient")
@@ -344,7 +355,7 @@ def test_a_model_that_takes_tokens_is_not_applicable(name):
         reconstruct(name, obs, lines)
 
 
-@pytest.mark.parametrize("name", ["dlg", "idlg", "inverting_gradients"])
+@pytest.mark.parametrize("name", ["dlg", "idlg", "inverting_gradients", "absolute_matching"])
 def test_a_zero_update_is_not_applicable_and_spoils_no_other(name):
     good = case(small()).observation
     zero = Observation(small(), {n: torch.zeros_like(t) for n, t in good.update.items()}, "gradient")

@@ -10,7 +10,7 @@ from fedsim.plan import LEAST, everything
 from fedsim.run import run
 from fedsim.scenario import Scenario
 
-SLOW = ("dlg", "idlg", "inverting_gradients", "adaptive")
+SLOW = ("dlg", "idlg", "inverting_gradients", "absolute_matching", "adaptive")
 BUDGET = {"iterations": 5, "restarts": 1}
 
 
