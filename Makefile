@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo docs test test-slow known-results bench-attacks bench-attack-speed lint setup clean
+.PHONY: demo docs test test-slow known-results bench-attacks bench-attack-speed bench-attack-strength lint setup clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ bench-attacks: $(READY)
 
 bench-attack-speed: $(READY)
 	$(BIN)/python -m tests.benchmarks.attack_speed $(VICTIMS)
+
+bench-attack-strength: $(READY)
+	$(BIN)/python -m tests.benchmarks.attack_strength
 
 # Needs npm and Chromium; where one is absent it says "not run" and fails, so that nobody reads it as passed.
 check-report: $(READY)

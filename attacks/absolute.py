@@ -26,5 +26,5 @@ RECIPE = dataclasses.replace(inverting.RECIPE, matching=Matching(absolute, tv=0.
     sanity=lambda: image_case(nn.ReLU(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """As ``inverting_gradients`` but for the distance: on photographs stronger, on smooth pictures under noise weaker."""
+    """As ``inverting_gradients`` but for the distance; weaker than that on very smooth pictures under noise."""
     return match(cases, RECIPE, budget)
