@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from attacks.columns import blocks_of, relaxed
 from attacks.generative import Prior
-from attacks.losses import LOSSES
+from attacks.losses import LOSSES, Loss
 from attacks.norms import strangeness, watch
 from attacks.objectives import Distance, total_variation
 from attacks.ranges import bounds
@@ -46,6 +46,8 @@ class Matching:
     """Weight of the codes' mean square: of how unlikely the candidate is under ``prior``."""
     statistics: Callable[[Observation, Knowledge], Mapping[str, Tensor]] | None = None
     dtype: torch.dtype | None = None
+    loss: Loss | None = None
+    """What the matched gradient is of, in place of the client's loss, for models made to attack."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Ma
         def loss(matched: Mapping[str, Tensor]) -> Tensor:
             x, y = (inputs, labels) if end is None else (inputs[begin:end], labels[begin:end])
             outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (x,))
-            return LOSSES[victim.loss](outputs, y)
+            return (matching.loss or LOSSES[victim.loss])(outputs, y)
 
         return derive(loss, at)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from attacks.inverting import RECIPE
+from attacks.absolute import RECIPE
 from attacks.known_case import image_case
 from attacks.optimise import labels_of, match
 from attacks.registry import Case, Needs, Sanity, attack
@@ -39,7 +39,7 @@ def _sanity() -> Sanity:
     sanity=_sanity,
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Inverting gradients at the surrogate that matches best after a short search; the rate need not be known.
+    """Matching at the surrogate that matches best after a short search; the rate need not be known.
 
     The paper moves the surrogate along with the candidate; here it is one of three points.
     """
