@@ -9,6 +9,7 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from attacks.columns import blocks_of, relaxed
+from attacks.first_order import differenced, ends_early
 from attacks.generative import Prior
 from attacks.losses import LOSSES, Loss
 from attacks.norms import strangeness, watch
@@ -21,7 +22,8 @@ from attacks.view import Knowledge, NotApplicable, Observation
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 Constants = tuple[Mapping[str, Tensor], ...]
 Call = Callable[[Tensor, Constants], tuple[Tensor, Tensor]]
-Derive = Callable[[Callable[[Mapping[str, Tensor]], Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+Slope = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
+Derive = Callable[[Slope, Mapping[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ def alike(a: Victim, b: Victim) -> bool:
 class Batch:
     """The objective of any rows of points over victims that share a forward pass.
 
-    By vmap over double backward; for a model that vmap cannot take, by a loop over the rows, and ``notes`` says so.
+    By vmap over double backward; for a model that vmap cannot take, by a loop over the rows; for one without second
+    derivatives, by differences of first ones. ``notes`` says so.
     """
 
     def __init__(self, victims: Sequence[Victim], matching: Matching) -> None:
@@ -216,10 +219,25 @@ class Batch:
         self.size = first.inputs_size + matching.joint * first.shape[0] * first.classes
         self.notes: tuple[str, ...] = ()
         self._recorded: dict[tuple[int, bool], Call] = {}
+        self._derive: Derive = _autograd
+        middle = first.low.new_full((2, self.size), 0.5)
         try:
-            self.bind([0, 0])(first.low.new_full((2, self.size), 0.5))
+            self.bind([0, 0])(middle)
         except (RuntimeError, NotImplementedError) as error:
             self.notes = (f"one candidate at a time: vmap cannot take this model ({str(error).splitlines()[0]})",)
+        if not self._derives_twice(middle[0]):
+            self._derive = differenced
+            self.notes += ("second derivatives by finite differences: the model has none of its own",)
+            self.bind([0])(middle[:1])  # of a model without first ones, the error goes on
+
+    def _derives_twice(self, point: Tensor) -> bool:
+        at, first = point.clone().requires_grad_(), self.victims[0]
+        try:
+            value = _objective(first, first.constants, at, self.matching, _autograd)
+            torch.autograd.grad(value, at, retain_graph=True)
+        except (RuntimeError, NotImplementedError):
+            return False
+        return not ends_early(value)
 
     def bind(self, owners: Sequence[int], *, record: bool = False) -> Evaluate:
         """Values (K,) and gradients (K, D) of points (K, D), point k being of victim ``owners[k]``.
@@ -228,7 +246,7 @@ class Batch:
         about half the time per call.
         """
         if self.notes:
-            return lambda points: _loop([self.victims[owner] for owner in owners], points, self.matching)
+            return lambda points: _loop([self.victims[k] for k in owners], points, self.matching, self._derive)
         held = [self.victims[owner].constants for owner in owners]
         constants, shared = held[0], len(set(owners)) == 1
         if not shared:
@@ -261,12 +279,12 @@ class Batch:
         return evaluate
 
 
-def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching, derive: Derive) -> tuple[Tensor, Tensor]:
     """Values and gradients of each point for its victim, by plain autograd, which takes any model."""
     values, gradients = [], []
     for victim, row in zip(victims, points, strict=True):
         point = row.detach().requires_grad_()
-        value = _objective(victim, victim.constants, point, matching, _autograd)
+        value = _objective(victim, victim.constants, point, matching, derive)
         gradients.append(torch.autograd.grad(value, point)[0])
         values.append(value.detach())
     return torch.stack(values), torch.stack(gradients)
@@ -278,12 +296,11 @@ def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Ma
     labels = victim.logits(point).softmax(1) if matching.joint else case["labels"]
 
     def gradient(at: Mapping[str, Tensor], begin: int = 0, end: int | None = None) -> dict[str, Tensor]:
-        def loss(matched: Mapping[str, Tensor]) -> Tensor:
-            x, y = (inputs, labels) if end is None else (inputs[begin:end], labels[begin:end])
+        def loss(matched: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (x,))
             return (matching.loss or LOSSES[victim.loss])(outputs, y)
 
-        return derive(loss, at)
+        return derive(loss, at, inputs[begin:end], labels[begin:end])
 
     received = {name: parameters[name] for name in target}
     if victim.schedule:
@@ -316,14 +333,14 @@ def _mean_over_steps(
     return {name: summed / len(schedule) for name, summed in total.items()}
 
 
-def _functional(loss: Callable[[Mapping[str, Tensor]], Tensor], at: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    gradient: dict[str, Tensor] = grad(loss)(dict(at))
+def _functional(loss: Slope, at: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    gradient: dict[str, Tensor] = grad(loss)(dict(at), x, y)
     return gradient
 
 
-def _autograd(loss: Callable[[Mapping[str, Tensor]], Tensor], at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _autograd(loss: Slope, at: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in at.items()}
-    found = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True, materialize_grads=True)
+    found = torch.autograd.grad(loss(leaves, x, y), list(leaves.values()), create_graph=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
 
 

@@ -1,0 +1,114 @@
+"""Models without second derivatives: matched by differences of first ones, and told so."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from attacks import Budget, Observation, reconstruct
+from attacks.first_order import differenced
+from attacks.losses import LOSSES
+from attacks.matching import Batch, Matching, gradient_of, local_steps, prepare
+from attacks.metrics import match, psnr
+from attacks.objectives import euclidean
+from attacks.registry import Case
+from attacks.view import generator
+from tests.attacks.conftest import gradient
+from tests.attacks.test_fedavg import UNIT, blobs, know, train
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, back):
+        (x,) = ctx.saved_tensors
+        return back * (1 - x.tanh() ** 2)
+
+
+class Once(nn.Module):
+    """A tanh as fused kernels are: a first derivative, and no second."""
+
+    def forward(self, x):
+        return _Once.apply(x)
+
+
+class Never(nn.Module):
+    """An activation through which nothing can be derived."""
+
+    def forward(self, x):
+        return _Lost.apply(x)
+
+
+class _Lost(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, back):
+        raise NotImplementedError("no derivative at all")
+
+
+def net(activation, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), activation, nn.Flatten(), nn.Linear(512, 4))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("steps", [False, True])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float64, 1e-6), (torch.float32, 1e-2)])
+def test_values_and_slopes_are_those_of_double_backward(joint, steps, dtype, off):
+    x, y = blobs(2), torch.tensor([0, 3])
+    facts = know(y, rate=0.1, local_batch_size=1)
+    update = train(net(nn.Tanh()), x, y, 0.1, local_steps(facts))
+    matching = Matching(euclidean, tv=0.01, joint=joint, simulate=steps, dtype=dtype)
+    found = []
+    for activation in (nn.Tanh(), Once()):
+        case = Case((Observation(net(activation), update, "delta"),), facts, generator(0))
+        victim = prepare(case, gradient_of(case.observation, facts, True), y, matching)
+        batch = Batch([victim], matching)
+        points = torch.rand((2, batch.size), generator=generator(1), dtype=torch.float64).to(dtype)
+        found.append((batch.bind([0, 0])(points), batch.notes))
+    ((values, slopes), none), ((other, differences), notes) = found
+    assert not none
+    assert any("second derivatives by finite differences" in note for note in notes)
+    torch.testing.assert_close(other, values, rtol=1e-5, atol=0.0)
+    assert float((differences - slopes).norm() / slopes.norm()) < off
+
+
+def test_nothing_that_flows_back_derives_to_nothing():
+    model, x, y = net(Once()), blobs(1).requires_grad_(), torch.tensor([1])
+    weights = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
+
+    def loss(at, x, y):
+        return LOSSES["cross_entropy"](torch.func.functional_call(model, at, (x,)), y)
+
+    slopes = differenced(loss, weights, x, y)
+    (sum(t.sum() for t in slopes.values()) * 0.0).backward()
+    assert not x.grad.any()
+
+
+@pytest.mark.parametrize("name", ["inverting_gradients", "idlg"])
+def test_such_a_model_is_attacked_all_the_same(name):
+    model, x, y = net(Once(), 1), blobs(1, seed=2), torch.tensor([1])
+    facts = dataclasses.replace(know(y), learning_rate=None)
+    obs = Observation(model, gradient(model, x, y), "gradient")
+    claim = reconstruct(name, obs, facts, budget=Budget(iterations=200, restarts=1))
+    assert float(psnr(claim.inputs[match(claim.inputs, x)], x, UNIT)) > 30
+    assert any("finite differences" in note for note in claim.notes)
+
+
+def test_a_model_without_any_derivative_is_an_error():
+    model, y = net(Never()), torch.tensor([1])
+    update = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    facts = dataclasses.replace(know(y), learning_rate=None)
+    with pytest.raises(NotImplementedError, match="no derivative at all"):
+        reconstruct("inverting_gradients", Observation(model, update, "gradient"), facts)
