@@ -55,10 +55,24 @@ def some(records: Records, most: int | None, generator: torch.Generator) -> Reco
 def candidates(
     experiment: Experiment, members: Records, most: int | None, *path: int | str, client: int | None = None
 ) -> tuple[Targets, Tensor]:
-    """Members and held-out records, at most ``most`` of each, shuffled; and which of them are members (T,)."""
+    """Members and held-out records, at most ``most`` of each, shuffled; and which of them are members (T,).
+
+    A record is asked about once, however many copies of it were trained on, and one that was is nowhere held out.
+    """
     generator = torch_generator(experiment.seed, "candidates", *path)
-    inside = some(members, most, generator)
-    outside = some(experiment.test_data(), most, generator)
+    held_out = experiment.test_data()
+    first = _first(torch.cat([members[0], held_out[0]]))
+    own, others = first.split([len(members[1]), len(held_out[1])])
+    inside = some((members[0][own], members[1][own]), most, generator)
+    outside = some((held_out[0][others], held_out[1][others]), most, generator)
     inputs, labels = torch.cat([inside[0], outside[0]]), torch.cat([inside[1], outside[1]])
     order = torch.randperm(len(labels), generator=generator)
     return Targets(inputs[order], labels[order], client=client), (torch.arange(len(labels)) < len(inside[1]))[order]
+
+
+def _first(inputs: Tensor) -> Tensor:
+    """Which of ``inputs`` (N, ...) are no copy of an earlier one: (N,) booleans."""
+    _, which = inputs.flatten(1).unique(dim=0, return_inverse=True)
+    places = torch.arange(len(inputs))
+    earliest = torch.full((len(inputs),), len(inputs)).scatter_reduce(0, which, places, "amin")
+    return earliest[which] == places

@@ -185,6 +185,17 @@ def test_members_are_what_clients_used_and_candidates_come_in_no_order():
     assert not torch.equal(inside, torch.arange(10) < 5)
 
 
+def test_copies_are_asked_about_once_and_a_record_that_was_trained_on_is_nowhere_held_out():
+    experiment = Experiment(scenario())
+    inputs, labels = experiment.client_data(0)
+    held_out = experiment.test_data()
+    copied = torch.cat([inputs, inputs[:3], held_out[0][:2]]), torch.cat([labels, labels[:3], held_out[1][:2]])
+    targets, inside = candidates(experiment, copied, None, "test")
+    assert inside.sum() == len(labels) + 2
+    assert (~inside).sum() == len(held_out[1]) - 2
+    assert len(targets.inputs.flatten(1).unique(dim=0)) == len(inside)
+
+
 def test_a_question_travels_to_a_worker_and_holds_no_truth(shipped):
     cell = next(c for c in shipped_scenario().cells() if c.labels["deployment"] == "labels")
     place = RunFolder.open(shipped.out, shipped_scenario()).cell(cell.digest)
