@@ -23,6 +23,14 @@ def mu_of(noise_multiplier: float, releases: int = 1) -> float:
     return math.sqrt(releases) / noise_multiplier if noise_multiplier else math.inf
 
 
+def mu_of_membership(noise_multiplier: float, releases: int, unit: str) -> float:
+    """The mu between one record and its absence, where noise protects that record, or the whole ``unit`` around it.
+
+    A record left out of a client that is protected whole moves its clipped update by twice the clip norm at most.
+    """
+    return mu_of(noise_multiplier, releases) * (1 if unit == "example" else 2)
+
+
 def delta_of(mu: float, epsilon: float) -> float:
     """The least delta at ``epsilon`` of a mu-Gaussian mechanism (Balle and Wang 2018)."""
     if mu == 0:

@@ -70,15 +70,12 @@ def _rate(one: TruePositives | TooFew, fpr: float, mu: float | None) -> Figure:
 
 
 def _mu(case: Case) -> float | None:
-    """Of the Gaussian mechanism between one record and what is attacked; None without noise.
-
-    A record left out of a client that is protected whole moves its clipped update by twice the clip norm at most.
-    """
+    """Of the Gaussian mechanism between one record and what is attacked; None without noise."""
     given = guarantee(case.experiment, case.history)
     if given is None or not given.statement.noise_multiplier:
         return None
-    mu = bounds.mu_of(given.statement.noise_multiplier, given.statement.releases)
-    return mu if given.statement.unit == "example" else 2 * mu
+    stated = given.statement
+    return bounds.mu_of_membership(stated.noise_multiplier, stated.releases, stated.unit)
 
 
 def _ask_whose(case: Case) -> tuple[tuple[Targets, ...], Key]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedsim.bounds import most_advantage, mu_of
 from fedsim.report.blocks import Block, Bullets, Cell, Code, Folded, Prose, Section, Table
+from fedsim.report.bounded import bounded_blocks
 from fedsim.report.canaries import canary_blocks
 from fedsim.report.reading import Json, Setting, cell_name, mean, setting_name, unique
 from fedsim.report.sections import Context
@@ -81,6 +82,7 @@ def privacy(context: Context) -> Section:
         for protocol, statement in found.items()
         if statement.get("observers")
     ]
+    blocks += bounded_blocks(context)
     measured = canary_blocks(context)
     blocks += measured or [
         Prose("This run measured no lower bound on an epsilon: no audit is among its results.", "note")
