@@ -86,8 +86,9 @@ def active_membership(
         raise NotApplicable("planted, of kind 'ascent'", "L9")
     scores = _against_others(source, knowledge, targets)
     asked = torch.zeros(scores.shape, dtype=torch.bool)
+    schedule = {int(number): list(places) for number, places in planted["rounds"].items()}  # a stored key is text
     for row, number in enumerate(_rounds(source, targets.client)):
-        asked[row, list(planted["rounds"].get(number, ()))] = True
+        asked[row, schedule.get(number or 0, [])] = True
     count = asked.sum(0)
     missed = int((count == 0).sum())
     notes = (f"{missed} of {len(count)} records were never ascended",) if missed else ()

@@ -39,13 +39,14 @@ with leaving_on_interrupt():
     from strategies.client_checks import ClientChecks
     from strategies.client_dp import ClientDP
     from strategies.homomorphic import Homomorphic
-    from strategies.plants import Fishing, Imprint, Inconsistency, Kernels, Traps
+    from strategies.plants import Ascent, Fishing, Imprint, Inconsistency, Kernels, Traps
     from strategies.secure_aggregation import SecureAggregation
 
 tell_in_a_line()
 
 __all__ = [
     "Adversary",
+    "Ascent",
     "Attack",
     "AttackBudget",
     "ClientChecks",

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from flwr.app import ArrayRecord
-from torch import nn
+from torch import Tensor, nn
 
+from attacks.inference import Targets
 from attacks.surgery.front import INNER, behind_front
 from attacks.view import Knowledge
 from fedsim.names import nearest
@@ -104,6 +105,7 @@ def craft(experiment: "Experiment", round: int, cohort: tuple[int, ...], arrays:
     assert adversary.plant is not None
     model = experiment.initial_model()
     model.load_state_dict(arrays.to_torch_state_dict())
+    rounds = tuple(sorted(experiment.scenario.attacked_rounds))
     site = Site(
         model=model.get_submodule(INNER) if front_of(experiment.scenario, experiment.dataset.input_shape) else model,
         know=_known(experiment),
@@ -111,8 +113,21 @@ def craft(experiment: "Experiment", round: int, cohort: tuple[int, ...], arrays:
         victim=adversary.victim,
         batch=federation.batch_size,
         generator=torch_generator(experiment.seed, "adversary", "plant", round),
+        suspects=suspects(experiment)[0] if adversary.plant.asks() else None,
+        rounds=rounds,
+        round=round if round in rounds else rounds[0],
     )
     return adversary.plant.craft(site)
+
+
+def suspects(experiment: "Experiment") -> tuple[Targets, Tensor]:
+    """The records that the plant asks about: the victim's and held-out ones; and which are the victim's (T,)."""
+    from fedsim.held import candidates  # late: what is held is an experiment's, and an experiment's model is announced
+
+    adversary = experiment.scenario.adversary
+    assert adversary.plant is not None
+    held, count = experiment.client_data(adversary.victim), adversary.plant.asks()
+    return candidates(experiment, held, count, "suspects", adversary.victim, client=adversary.victim)
 
 
 def first_models(experiment: "Experiment") -> Crafted | None:

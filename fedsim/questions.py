@@ -108,18 +108,21 @@ def _of_model(experiment: Experiment, training: Training, attack: Attack, round:
 
 
 def _of_updates(experiment: Experiment, view: View, training: Training, attack: Attack) -> Asked:
+    adversary = experiment.scenario.adversary
+    aim = adversary.victim if adversary.plant is not None and adversary.plant.one_victim else None
     seen, whom = list[Observation](), dict[tuple[int, ...], Victim]()
     for round in attack.rounds:
         victims = victims_of(view, round)
         alone = [o for o in view.observations(round) if o.client is not None]
         seen += alone or [o for o in view.observations(round) if victims and o.contributors == len(victims[0].clients)]
-        whom |= {victim.clients: victim for victim in victims}
+        whom |= {victim.clients: victim for victim in victims if aim is None or victim.clients == (aim,)}
     victims = tuple(whom.values())[: attack.victims]
     case = Case(experiment, attack, attack.rounds, training.history, None, tuple(seen), victims)
     if not victims:
         return _asked(case, tuple(seen), Truth(max(attack.rounds), THE_SUM, *_nothing(experiment), 0))
     truth = truth_of(experiment, victims[0].round, *victims[0].clients)
-    return _asked(case, tuple(seen), truth, view.planted.get(max(attack.rounds)))
+    planted = [view.planted[round] for round in attack.rounds if round in view.planted]
+    return _asked(case, tuple(seen), truth, planted[-1] if planted else None)
 
 
 def _asked(

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import nn
 
+from attacks.inference import Targets
+from attacks.membership_updates import ascended
 from attacks.surgery import plant_fishing, plant_imprint, plant_silence, plant_traps, plant_whisper
 from attacks.surgery.front import NAME, behind_front
 from attacks.view import Knowledge
@@ -18,7 +20,8 @@ from attacks.view import Knowledge
 class Site:
     """Where a server plants: the clients' ``model`` with the weights of the round, what the server knows, and whom.
 
-    ``batch`` is how many examples a client uses in a step; ``cohort`` the clients asked.
+    ``batch`` is how many examples a client uses in a step; ``cohort`` the clients asked. ``suspects`` are the records
+    that the server asks about in ``rounds``, one after another, of which this is ``round``.
     """
 
     model: nn.Module
@@ -27,6 +30,9 @@ class Site:
     victim: int
     batch: int
     generator: torch.Generator
+    suspects: Targets | None = None
+    rounds: tuple[int, ...] = ()
+    round: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ class Plant(Protocol):
 
     def rows(self, cohort: int) -> int:
         """Rows of the layer that the architecture gets in front of it; 0 where the architecture stays as agreed."""
+        return 0
+
+    def asks(self) -> int:
+        """How many records of the victim it asks about, among as many of nobody; 0 for one that asks about none."""
         return 0
 
     def craft(self, site: Site) -> Crafted:
@@ -266,7 +276,58 @@ class Inconsistency(Plant):
         return Crafted(planted.model, planted.planted, {site.victim: site.model}, alone, planted.notes)
 
 
-PLANTS: dict[str, type[Plant]] = {plant.kind: plant for plant in (Imprint, Kernels, Traps, Fishing, Inconsistency)}
+@dataclass(frozen=True)
+class Ascent(Plant):
+    """A model that unlearned a few records, which a client that holds one of them learns again (Nasr et al. 2019)."""
+
+    kind: Literal["ascent"] = "ascent"
+    records: int = 20
+    """Records of the victim that the server asks about, among as many that nobody trains on."""
+    rate: float = 0.3
+    steps: int = 5
+    """Of gradient ascent on a round's records, each at ``rate``."""
+
+    rung: ClassVar[str] = "L9"
+    attack: ClassVar[str] = "active_membership"
+    public: ClassVar[bool] = False
+    one_victim: ClassVar[bool] = True
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def problems(self) -> list[str]:
+        """Every invalid field."""
+        return _wrong(
+            (self.records >= 1, f"records = {self.records}: must be at least 1; try 20"),
+            (0 < self.rate < math.inf, f"rate = {self.rate}: must be positive and finite; try 0.3"),
+            (self.steps >= 1, f"steps = {self.steps}: must be at least 1; try 5"),
+        )
+
+    def describe(self) -> str:
+        """In words."""
+        return f"every client the same model, which unlearned some of {2 * self.records} records that it asks about"
+
+    def asks(self) -> int:
+        """As set."""
+        return self.records
+
+    def craft(self, site: Site) -> Crafted:
+        """The same for all; which records each round asks about was settled beforehand."""
+        asked = site.suspects
+        if asked is None or asked.inputs is None or asked.labels is None:
+            raise ValueError("no records to ask about")
+        count, rounds = len(asked.inputs), len(site.rounds)
+        schedule = {round: list(range(place, count, rounds)) for place, round in enumerate(site.rounds)}
+        planted = {"kind": self.kind, "rounds": schedule}
+        if not schedule[site.round]:
+            return Crafted(site.model, planted)
+        chosen = schedule[site.round]
+        inputs, labels = asked.inputs[chosen], asked.labels[chosen]
+        sent = ascended(site.model, inputs, labels, site.know.loss, rate=self.rate, steps=self.steps)
+        return Crafted(sent, planted)
+
+
+PLANTS: dict[str, type[Plant]] = {
+    plant.kind: plant for plant in (Imprint, Kernels, Traps, Fishing, Inconsistency, Ascent)
+}
 """Every way to plant, by name."""
 
 

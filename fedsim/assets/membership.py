@@ -12,6 +12,7 @@ from fedsim import bounds
 from fedsim.assets.case import Asset, Case, Figure, Key, Scored, refused, share
 from fedsim.guarantee import guarantee
 from fedsim.held import candidates, joined, some, used
+from fedsim.planting import suspects
 from fedsim.seeds import torch_generator
 from fedsim.truth import truth_of
 
@@ -27,6 +28,10 @@ def _ask_who(case: Case) -> tuple[tuple[Targets, ...], Key]:
         until = range(1, max(case.rounds) + 1)
         members = joined(used(experiment, case.history, until), like)
         targets, inside = candidates(experiment, members, most, case.attack.name, max(case.rounds))
+        return (targets,), {"inside": [inside]}
+    plant = experiment.scenario.adversary.plant
+    if plant is not None and plant.asks() and plant.attack == case.attack.name and case.victims:
+        targets, inside = suspects(experiment)
         return (targets,), {"inside": [inside]}
     asked, keys = [], []
     for victim in case.victims:

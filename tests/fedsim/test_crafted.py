@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from flwr.app import ArrayRecord
+from torch.nn.functional import cross_entropy
 
 from fedsim import ClientChecks, ClientDP, Homomorphic, Imprint, Inconsistency, Scenario, SecureAggregation, run
+from fedsim.again import attack_again
 from fedsim.apps import client_app
 from fedsim.assess import jobs, perform
 from fedsim.detection import Detections
@@ -11,7 +14,7 @@ from fedsim.experiment import Experiment
 from fedsim.federation import federate, recording
 from fedsim.grids import InlineGrid
 from fedsim.outcome import attack_outcome
-from fedsim.planting import malicious_server
+from fedsim.planting import craft, malicious_server, suspects
 from fedsim.store import load_view, save_view
 from fedsim.tasks import TaskError
 from strategies.he_deployment import hand_out
@@ -306,3 +309,49 @@ def test_a_model_without_a_place_for_the_plant_is_refused_before_the_run(plant, 
         run(scenario(plant, task=task), tmp_path / "run")
     assert said in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def asking(**more):
+    return Scenario(
+        name="asks",
+        task={"dataset": "digits", "model": "mlp", "test_fraction": 0.6},
+        federation={
+            "algorithm": "fedavg", "clients": CLIENTS, "rounds": 5, "batch_size": 5, "examples_per_client": 10,
+            "learning_rate": 0.1, **more,
+        },
+        adversary={"kind": "malicious_model", "plant": {"kind": "ascent", "records": 6, "steps": 20}, "victim": VICTIM},
+        attacks=[{"name": "active_membership", "rounds": [2, 3, 4, 5]}, {"name": "fed_mia", "rounds": [5]}],
+    )  # fmt: skip
+
+
+def test_a_server_asks_about_the_victims_records_by_unlearning_them(tmp_path):
+    result = run(asking(), tmp_path / "out")
+    (entry, passive) = result.cells[0]["inferences"]
+    assert (entry["status"], entry["rung"]) == ("done", "L9")
+    assert entry["figures"]["auc"]["members"] == entry["figures"]["auc"]["others"] == 6
+    assert entry["notes"] == []
+    assert passive["status"] == "done"
+    assert "unlearned some of 12 records" in (tmp_path / "out" / "report.html").read_text()
+    again = attack_again(tmp_path / "out", "active_membership", rounds=[2, 3, 4, 5])
+    assert again.cells[0]["inferences"][-1]["figures"] == entry["figures"]
+
+
+def test_the_records_asked_about_lose_in_the_round_that_asks_and_the_server_is_not_told_whose_they_are():
+    experiment = Experiment(asking())
+    asked, inside = suspects(experiment)
+    assert inside.sum() == 6
+    assert len(inside) == 12
+    held = {tuple(row) for row in experiment.client_data(VICTIM)[0].flatten(1).tolist()}
+    assert [tuple(row) in held for row in asked.inputs.flatten(1).tolist()] == inside.tolist()
+    honest = experiment.initial_model()
+    crafted = craft(experiment, 3, tuple(range(CLIENTS)), ArrayRecord(dict(honest.state_dict())))
+    assert crafted.planted == {"kind": "ascent", "rounds": {r: list(range(r - 2, 12, 4)) for r in (2, 3, 4, 5)}}
+    chosen = crafted.planted["rounds"][3]
+    losses = [cross_entropy(m(asked.inputs[chosen]), asked.labels[chosen]).item() for m in (honest, crafted.common)]
+    assert losses[1] > losses[0] + 0.5
+
+
+@pytest.mark.parametrize(("field", "value"), [("records", 0), ("rate", -1.0), ("steps", 0)])
+def test_an_ascent_that_cannot_be_is_refused_with_a_remedy(field, value):
+    with pytest.raises(ValueError, match=f"{field} = {value}: must be .*; try"):
+        scenario({"kind": "ascent", field: value}, attack="active_membership")
