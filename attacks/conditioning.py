@@ -4,6 +4,8 @@ A search that matched the gradient and still missed the inputs proves nothing ab
 differ visibly have gradients that agree to within what the update shows. This tells the two apart.
 """
 
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp
 
+from attacks.first_order import STEP, differenced
 from attacks.losses import LOSSES
 from attacks.matching import Matching, Victim, prepare
 from attacks.objectives import euclidean
 from attacks.registry import Case
 from attacks.view import Knowledge, NotApplicable, Observation, Reconstruction, generator
+
+Product = Callable[[Tensor], Tensor]
 
 _STEPS = 300
 NEAR, MATCHED = 0.1, 1e-2
@@ -60,8 +65,9 @@ def conditioning(
 
     ``mismatch`` defaults to that of the claim itself; a smaller one asks how far a better search could get. The
     density of the spectrum is that of stochastic Lanczos quadrature (Ubaru, Chen, Saad 2017, section 3) with one
-    probe, which overstates the least singular values and so understates what is open. Raises ValueError for a claim
-    without inputs or labels.
+    probe, which overstates the least singular values and so understates what is open. Of a model without second
+    derivatives, by differences of first ones, which blur singular values below 1e-7 of the largest. Raises ValueError
+    for a claim without inputs or labels.
     """
     victim, point, found = _claimed(obs, know, claim)
     if mismatch is None:
@@ -110,15 +116,48 @@ def _judged(victim: Victim, point: Tensor, found: Tensor, mismatch: float) -> Co
     return Conditioning(float(nodes[-1].sqrt()), float(nodes[0].sqrt()), open_share, mismatch)
 
 
-def _gradient(victim: Victim, point: Tensor) -> Tensor:
-    """The loss's gradient in all matched parameters (P,), at inputs in unit coordinates (D,)."""
+def _gradient(victim: Victim, point: Tensor, twice: bool = False) -> Tensor:
+    """The loss's gradient in all matched parameters (P,), at inputs in unit coordinates (D,).
 
-    def loss(matched: dict[str, Tensor]) -> Tensor:
+    ``twice`` for one that PyTorch derives once more, which takes a model with second derivatives.
+    """
+
+    def loss(matched: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         state = ({**victim.parameters, **matched}, dict(victim.buffers))
-        return LOSSES[victim.loss](functional_call(victim.model, state, (victim.to_data(point),)), victim.labels)
+        return LOSSES[victim.loss](functional_call(victim.model, state, (x,)), y)
 
-    slopes = grad(loss)({name: victim.parameters[name] for name in victim.target})
+    derive = grad(loss) if twice else functools.partial(differenced, loss)
+    slopes = derive({name: victim.parameters[name] for name in victim.target}, victim.to_data(point), victim.labels)
     return torch.cat([slopes[name].flatten() for name in victim.target])
+
+
+def _products(victim: Victim, point: Tensor, norm: Tensor) -> tuple[Product, Product]:
+    """Multiplication by J and by its transpose."""
+    exact = functools.partial(_gradient, victim, twice=True)
+
+    def forward(direction: Tensor) -> Tensor:
+        image: Tensor = jvp(exact, (point,), (direction,))[1]
+        return image / norm
+
+    try:
+        back = vjp(exact, point)[1]
+        forward(point)
+    except (RuntimeError, NotImplementedError):
+        return _differences(victim, point, norm)
+    return forward, lambda image: back(image)[0] / norm
+
+
+def _differences(victim: Victim, point: Tensor, norm: Tensor) -> tuple[Product, Product]:
+    def forward(direction: Tensor) -> Tensor:
+        step = torch.finfo(point.dtype).eps ** STEP * (1 + point.norm()) / direction.norm()
+        ahead, behind = (_gradient(victim, point + sign * step * direction) for sign in (1, -1))
+        return (ahead - behind) / (2 * step * norm)
+
+    def back(image: Tensor) -> Tensor:
+        at = point.clone().requires_grad_()
+        return torch.autograd.grad(_gradient(victim, at) @ image, at)[0] / norm
+
+    return forward, back
 
 
 def _spectrum(victim: Victim, point: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,13 +172,10 @@ def _spectrum(victim: Victim, point: Tensor, norm: Tensor) -> tuple[Tensor, Tens
 def _lanczos(victim: Victim, point: Tensor, start: Tensor, norm: Tensor) -> tuple[list[float], list[float]]:
     """Diagonal and off-diagonal of J^T J in the Krylov basis of ``start``, kept orthogonal throughout."""
 
-    def gradient(at: Tensor) -> Tensor:
-        return _gradient(victim, at) / norm
-
-    pull = vjp(gradient, point)[1]
+    push, pull = _products(victim, point, norm)
     basis, diagonal, beside = [start], [], []
     for _ in range(min(_STEPS, len(point))):
-        image = pull(jvp(gradient, (point,), (basis[-1],))[1])[0]
+        image = pull(push(basis[-1]))
         diagonal.append(float(image @ basis[-1]))
         known = torch.stack(basis)
         for _ in range(2):

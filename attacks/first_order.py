@@ -10,6 +10,10 @@ from torch.autograd.function import FunctionCtx
 Slope = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
 """From weights by name, inputs and labels."""
 
+STEP = 0.6
+"""The step is the type's precision to this power, in parts of the weights' norm. A third is best for a smooth model;
+but each kink within the step adds its whole jump over the step. Of a ReLU net in float64, a third met one in every
+second call, this in none, and rounding costs 1e-7 at most."""
 _ENDS = ("torch::autograd::Error", "torch::autograd::NotImplemented")
 """The names of the nodes that PyTorch puts where a derivative is missing."""
 
@@ -18,8 +22,7 @@ def differenced(loss: Slope, at: Mapping[str, Tensor], x: Tensor, y: Tensor) -> 
     """The loss's gradient in the weights ``at``; it is itself derived by central differences of first derivatives.
 
     What flows back, v, asks for the derivative of v times the gradient in weights, inputs and labels: that of the
-    loss's own first derivatives as the weights move along v. The error is of second order in the step, which is the
-    cube root of the type's precision, in parts of the weights' norm.
+    loss's own first derivatives as the weights move along v. The error is of second order in the step.
     """
     found = _Differenced.apply(loss, tuple(at), x, y, *at.values())
     return dict(zip(at, found, strict=True))
@@ -59,7 +62,7 @@ class _Differenced(torch.autograd.Function):
         if not length > 0:
             return (None, None, torch.zeros_like(x), None, *(torch.zeros_like(weight) for weight in weights))
         size = torch.stack([weight.square().sum() for weight in weights]).sum().sqrt()
-        step = torch.finfo(x.dtype).eps ** (1 / 3) * size / length
+        step = torch.finfo(x.dtype).eps ** STEP * size / length
         ahead, behind = (
             _slopes(
                 ctx.loss, ctx.names, x, y, [weight + sign * step * v for weight, v in zip(weights, back, strict=True)]

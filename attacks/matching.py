@@ -1,29 +1,23 @@
-"""Gradient matching as numbers: the objective of many candidates of many victims, and its gradient, in one call."""
+"""What gradient matching minimises, and a case made ready for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import functional_call
 
 from attacks.columns import blocks_of, relaxed
-from attacks.first_order import differenced, ends_early
 from attacks.generative import Prior
-from attacks.losses import LOSSES, Loss
-from attacks.norms import strangeness, watch
-from attacks.objectives import Distance, total_variation
+from attacks.losses import Loss
+from attacks.norms import watch
+from attacks.objectives import Distance
 from attacks.ranges import bounds
 from attacks.registry import Case
 from attacks.still import still_copy
 from attacks.view import Knowledge, NotApplicable, Observation
 
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 Constants = tuple[Mapping[str, Tensor], ...]
-Call = Callable[[Tensor, Constants], tuple[Tensor, Tensor]]
-Slope = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
-Derive = Callable[[Slope, Mapping[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -204,144 +198,6 @@ def alike(a: Victim, b: Victim) -> bool:
     x = a.to_data(torch.full((a.inputs_size,), 0.5, dtype=a.low.dtype, device=a.low.device))
     with torch.no_grad():
         return torch.equal(functional_call(a.model, (b.parameters, b.buffers), (x,)), b.model(x))
-
-
-class Batch:
-    """The objective of any rows of points over victims that share a forward pass.
-
-    By vmap over double backward; for a model that vmap cannot take, by a loop over the rows; for one without second
-    derivatives, by differences of first ones. ``notes`` says so.
-    """
-
-    def __init__(self, victims: Sequence[Victim], matching: Matching) -> None:
-        self.victims, self.matching = victims, matching
-        first = victims[0]
-        self.size = first.inputs_size + matching.joint * first.shape[0] * first.classes
-        self.notes: tuple[str, ...] = ()
-        self._recorded: dict[tuple[int, bool], Call] = {}
-        self._derive: Derive = _autograd
-        middle = first.low.new_full((2, self.size), 0.5)
-        try:
-            self.bind([0, 0])(middle)
-        except (RuntimeError, NotImplementedError) as error:
-            self.notes = (f"one candidate at a time: vmap cannot take this model ({str(error).splitlines()[0]})",)
-        if not self._derives_twice(middle[0]):
-            self._derive = differenced
-            self.notes += ("second derivatives by finite differences: the model has none of its own",)
-            self.bind([0])(middle[:1])  # of a model without first ones, the error goes on
-
-    def _derives_twice(self, point: Tensor) -> bool:
-        at, first = point.clone().requires_grad_(), self.victims[0]
-        try:
-            value = _objective(first, first.constants, at, self.matching, _autograd)
-            torch.autograd.grad(value, at, retain_graph=True)
-        except (RuntimeError, NotImplementedError):
-            return False
-        return not ends_early(value)
-
-    def bind(self, owners: Sequence[int], *, record: bool = False) -> Evaluate:
-        """Values (K,) and gradients (K, D) of points (K, D), point k being of victim ``owners[k]``.
-
-        With ``record`` the call is traced once per K into a flat graph of operators: some tenths of a second, then
-        about half the time per call.
-        """
-        if self.notes:
-            return lambda points: _loop([self.victims[k] for k in owners], points, self.matching, self._derive)
-        held = [self.victims[owner].constants for owner in owners]
-        constants, shared = held[0], len(set(owners)) == 1
-        if not shared:
-            parts = zip(*held, strict=True)
-            constants = tuple({name: torch.stack([own[name] for own in part]) for name in part[0]} for part in parts)
-
-        def one(point: Tensor, constants: Constants) -> Tensor:
-            return _objective(self.victims[0], constants, point, self.matching, _functional)
-
-        key = (len(owners), shared)
-
-        def alone(points: Tensor, constants: Constants) -> tuple[Tensor, Tensor]:
-            gradient, value = grad_and_value(one)(points[0], constants)
-            return gradient[None], value[None]
-
-        call = self._recorded.get(key)
-        if call is None:
-            call = alone if len(owners) == 1 else vmap(grad_and_value(one), in_dims=(0, None if shared else 0))
-        if record and key not in self._recorded:
-            graph = make_fx(call)(self.victims[0].low.new_full((len(owners), self.size), 0.5), constants)
-            graph.graph.eliminate_dead_code()
-            graph.recompile()
-            call = self._recorded[key] = graph
-
-        def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                gradients, values = call(points, constants)
-            return values, gradients
-
-        return evaluate
-
-
-def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching, derive: Derive) -> tuple[Tensor, Tensor]:
-    """Values and gradients of each point for its victim, by plain autograd, which takes any model."""
-    values, gradients = [], []
-    for victim, row in zip(victims, points, strict=True):
-        point = row.detach().requires_grad_()
-        value = _objective(victim, victim.constants, point, matching, derive)
-        gradients.append(torch.autograd.grad(value, point)[0])
-        values.append(value.detach())
-    return torch.stack(values), torch.stack(gradients)
-
-
-def _objective(victim: Victim, constants: Constants, point: Tensor, matching: Matching, derive: Derive) -> Tensor:
-    parameters, buffers, target, case = constants
-    inputs = victim.to_data(point, case)
-    labels = victim.logits(point).softmax(1) if matching.joint else case["labels"]
-
-    def gradient(at: Mapping[str, Tensor], begin: int = 0, end: int | None = None) -> dict[str, Tensor]:
-        def loss(matched: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            outputs = functional_call(victim.model, ({**parameters, **matched}, dict(buffers)), (x,))
-            return (matching.loss or LOSSES[victim.loss])(outputs, y)
-
-        return derive(loss, at, inputs[begin:end], labels[begin:end])
-
-    received = {name: parameters[name] for name in target}
-    if victim.schedule:
-        found = _mean_over_steps(gradient, received, victim.schedule, case["rate"])
-    else:
-        found = gradient(received)
-    value = matching.distance(found, target)
-    if matching.tv and len(victim.shape) == 4:
-        value = value + matching.tv * total_variation((inputs - case["low"]) / (case["high"] - case["low"]))
-    if matching.likely:
-        value = value + matching.likely * point[: victim.inputs_size].square().mean()
-    if matching.norm and victim.statistics:
-        functional_call(victim.model, (dict(parameters), dict(buffers)), (inputs,))  # fills ``seen`` at this level
-        value = value + matching.norm * strangeness(victim.seen, case)
-    return value
-
-
-def _mean_over_steps(
-    gradient: Callable[[Mapping[str, Tensor], int, int], dict[str, Tensor]],
-    received: Mapping[str, Tensor],
-    schedule: Sequence[tuple[int, int]],
-    rate: Tensor,
-) -> dict[str, Tensor]:
-    """The mean gradient along the local steps that a client makes from the weights it received."""
-    local, total = dict(received), {name: torch.zeros_like(start) for name, start in received.items()}
-    for begin, end in schedule:
-        step = gradient(local, begin, end)
-        local = {name: weight - rate * step[name] for name, weight in local.items()}
-        total = {name: before + step[name] for name, before in total.items()}
-    return {name: summed / len(schedule) for name, summed in total.items()}
-
-
-def _functional(loss: Slope, at: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    gradient: dict[str, Tensor] = grad(loss)(dict(at), x, y)
-    return gradient
-
-
-def _autograd(loss: Slope, at: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in at.items()}
-    found = torch.autograd.grad(loss(leaves, x, y), list(leaves.values()), create_graph=True, materialize_grads=True)
-    return dict(zip(leaves, found, strict=True))
 
 
 def _probe(victim: Victim) -> None:

@@ -12,9 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attacks.batch import Batch, Evaluate
 from attacks.ilrg import restored_labels
 from attacks.labels import label_counts_estimate, sign_rule_label
-from attacks.matching import Batch, Evaluate, Matching, Victim, alike, gradient_of, prepare
+from attacks.matching import Matching, Victim, alike, gradient_of, prepare
 from attacks.registry import Case
 from attacks.view import Budget, NotApplicable, Reconstruction
 

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from attacks import Budget, Knowledge, NotApplicable, Observation, reconstruct
+from attacks.batch import Batch
 from attacks.fedavg import RECIPE, _orders
 from attacks.inverting import RECIPE as NAIVE
 from attacks.losses import LOSSES
-from attacks.matching import Batch, local_steps, prepare
+from attacks.matching import local_steps, prepare
 from attacks.metrics import match, psnr
 from attacks.registry import Case
 from attacks.view import generator

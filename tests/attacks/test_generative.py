@@ -7,10 +7,11 @@ import torch
 
 from attacks import Budget, Knowledge, NotApplicable, Observation, Oracle, Targets, infer, inferences, reconstruct
 from attacks.autoencoder import autoencoder
+from attacks.batch import Batch
 from attacks.generative import leading, prior_for, smooth
 from attacks.generative_matching import in_codes
 from attacks.losses import LOSSES
-from attacks.matching import Batch, prepare
+from attacks.matching import prepare
 from attacks.registry import Case
 from attacks.view import generator
 from tests.attacks.conftest import gradient, mlp

@@ -10,11 +10,12 @@ from torch import nn
 from torch.func import grad_and_value, vmap
 
 from attacks import Budget, Knowledge, NotApplicable, Observation, reconstruct, reconstruct_many
+from attacks.batch import Batch
 from attacks.dlg import RECIPE as DLG
 from attacks.idlg import RECIPE as IDLG
 from attacks.inverting import RECIPE as INVERTING
 from attacks.lbfgs import ARMIJO, LBFGS, WOLFE
-from attacks.matching import Batch, gradient_of, prepare
+from attacks.matching import gradient_of, prepare
 from attacks.objectives import absolute, cosine, euclidean, total_variation
 from attacks.optimise import labels_of, match
 from attacks.registry import Case
