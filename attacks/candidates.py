@@ -17,7 +17,8 @@ _VALUES = 2**24
 def directions(model: nn.Module, names: Sequence[str], inputs: Tensor, labels: Tensor, loss: str) -> Tensor:
     """The gradient of each record's own loss, over the parameters ``names`` in one row: (T, d).
 
-    In evaluation mode, since batch statistics of one record are none; the caller's model stays as it was.
+    In evaluation mode, since batch statistics of one record are none; the caller's model stays as it was. A model that
+    vmap cannot take is asked about one record at a time, which is slower and gives the same.
     """
     still = copy.deepcopy(model).eval()
     parameters = {name: p.detach() for name, p in still.named_parameters()}
@@ -27,20 +28,35 @@ def directions(model: nn.Module, names: Sequence[str], inputs: Tensor, labels: T
     def one(weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return LOSSES[loss](functional_call(still, {**fixed, **weights}, (x[None],)), y[None])
 
+    def alone(x: Tensor, y: Tensor) -> Tensor:
+        leaves = {name: weight.requires_grad_() for name, weight in moved.items()}
+        slopes = torch.autograd.grad(one(leaves, x, y), [leaves[name] for name in names], materialize_grads=True)
+        return torch.cat([slope.flatten() for slope in slopes])
+
     each = vmap(grad(one), in_dims=(None, 0, 0))
     size = max(1, _VALUES // max(1, sum(t.numel() for t in moved.values())))
     rows = []
     for x, y in zip(inputs.split(size), labels.split(size), strict=True):
-        slopes = each(moved, x, y)
-        rows.append(torch.cat([slopes[name].flatten(1) for name in names], dim=1))
+        try:
+            slopes = each(moved, x, y)
+            rows.append(torch.cat([slopes[name].flatten(1) for name in names], dim=1))
+        except RuntimeError:
+            rows.append(torch.stack([alone(*record) for record in zip(x, y, strict=True)]))
     return torch.cat(rows)
 
 
 def losses(model: nn.Module, inputs: Tensor, labels: Tensor, loss: str) -> Tensor:
     """Each record's own loss (T,) in evaluation mode."""
     still = copy.deepcopy(model).eval()
+
+    def one(x: Tensor, y: Tensor) -> Tensor:
+        return LOSSES[loss](still(x[None]), y[None])
+
     with torch.no_grad():
-        return vmap(lambda x, y: LOSSES[loss](still(x[None]), y[None]))(inputs, labels)
+        try:
+            return vmap(one)(inputs, labels)
+        except RuntimeError:
+            return torch.stack([one(*record) for record in zip(inputs, labels, strict=True)])
 
 
 def downhill(obs: Observation) -> tuple[list[str], Tensor]:

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from attacks import Budget, Observation, Reconstruction, reconstruct
 from attacks.batch import Batch
+from attacks.candidates import directions, losses
 from attacks.conditioning import conditioning
 from attacks.first_order import differenced
 from attacks.losses import LOSSES
@@ -184,3 +185,13 @@ def test_how_far_such_a_gradient_pins_its_inputs_down_is_told_as_well():
     assert 0 < exact.undetermined < 1
     assert differences.largest == pytest.approx(exact.largest, rel=1e-5)
     assert differences.undetermined == pytest.approx(exact.undetermined, abs=0.02)
+
+
+def test_membership_by_gradients_and_losses_takes_such_a_model_one_record_at_a_time():
+    x, y = blobs(3), torch.tensor([0, 3, 1])
+    tanh, once = net(nn.Tanh()), net(Once())
+    names = [name for name, _ in tanh.named_parameters()]
+    torch.testing.assert_close(
+        directions(once, names, x, y, "cross_entropy"), directions(tanh, names, x, y, "cross_entropy")
+    )
+    torch.testing.assert_close(losses(once, x, y, "cross_entropy"), losses(tanh, x, y, "cross_entropy"))
