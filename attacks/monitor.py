@@ -1,6 +1,6 @@
 """What a service sees of an attack in its query log: three signals, with thresholds learnt from honest callers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,34 +74,53 @@ class Monitor:
 
     def alarms(self, log: QueryLog) -> dict[str, bool]:
         """Which signals lie above what honest callers were seen to reach."""
-        return {name: value > self.thresholds[name] for name, value in self.signals(log).items()}
+        return alarms(self.signals(log), self.thresholds)
 
 
-def calibrate(honest: Sequence[QueryLog], rate: float) -> Monitor:
-    """Thresholds that a share ``rate`` of the ``honest`` callers' logs would pass, over all signals together.
+def alarms(signals: Mapping[str, float], thresholds: Mapping[str, float]) -> dict[str, bool]:
+    """Which of one caller's signals lie above their thresholds."""
+    return {name: signals[name] > threshold for name, threshold in thresholds.items()}
 
-    The rate on the same callers flatters: measure it on others with ``false_alarms``. Raises ValueError for fewer
-    callers than one expected alarm a signal takes.
+
+def thresholds_for(honest: Sequence[Mapping[str, float]], rate: float) -> dict[str, float]:
+    """Thresholds that a share ``rate`` of the ``honest`` callers' signals would pass, over all signals together.
+
+    Raises ValueError for fewer callers than one expected alarm a signal takes.
     """
     needed = int(np.ceil(len(SIGNALS) / rate))
     if len(honest) < needed:
         raise ValueError(f"{len(honest)} honest callers: a rate of {rate:g} over {len(SIGNALS)} signals needs {needed}")
-    everything = torch.cat([part.flatten(1) for log in honest for part in log.inputs]).double()
-    spread = float((everything - everything.mean(0)).square().mean().sqrt())
     quantile = 1 - rate / len(SIGNALS)
-    return Monitor(
-        {
-            name: float(np.quantile([signal(log, spread) for log in honest], quantile, method="higher"))
-            for name, signal in SIGNALS.items()
-        },
-        spread,
-    )
+    return {name: float(np.quantile([own[name] for own in honest], quantile, method="higher")) for name in SIGNALS}
 
 
-def false_alarms(monitor: Monitor, honest: Sequence[QueryLog]) -> tuple[float, tuple[float, float]]:
+def alarm_rate(
+    honest: Sequence[Mapping[str, float]], thresholds: Mapping[str, float]
+) -> tuple[float, tuple[float, float]]:
     """Share of honest callers on whom any signal sounds, with its exact 95 % interval (Clopper and Pearson 1934)."""
     if not honest:
         raise ValueError("no honest callers: a false-alarm rate of nobody has no meaning")
-    rung = sum(any(monitor.alarms(log).values()) for log in honest)
+    rung = sum(any(alarms(own, thresholds).values()) for own in honest)
     interval = binomtest(rung, len(honest)).proportion_ci(0.95, method="exact")
     return rung / len(honest), (float(interval.low), float(interval.high))
+
+
+def spread_of(inputs: Tensor) -> float:
+    """The standard deviation of honest data (N, ...) within a feature, over all features together."""
+    flat = inputs.flatten(1).double()
+    return float((flat - flat.mean(0)).square().mean().sqrt())
+
+
+def calibrate(honest: Sequence[QueryLog], rate: float) -> Monitor:
+    """A monitor with ``thresholds_for`` the honest callers' logs, and the spread of what they asked.
+
+    The rate on the same callers flatters: measure it on others with ``false_alarms``.
+    """
+    spread = spread_of(torch.cat([part for log in honest for part in log.inputs]))
+    each = [{name: signal(log, spread) for name, signal in SIGNALS.items()} for log in honest]
+    return Monitor(thresholds_for(each, rate), spread)
+
+
+def false_alarms(monitor: Monitor, honest: Sequence[QueryLog]) -> tuple[float, tuple[float, float]]:
+    """The ``alarm_rate`` of honest callers' logs."""
+    return alarm_rate([monitor.signals(log) for log in honest], monitor.thresholds)

@@ -22,7 +22,7 @@ from fedsim.lies import CLAIMS
 from fedsim.mistakes import BAD_INPUT, leave, mendable
 from fedsim.names import nearest
 from fedsim.policy import Policy
-from fedsim.report.terminal import print_difference, print_summary
+from fedsim.report.terminal import print_difference, print_summary, print_suspects
 from fedsim.run import Engine, Result, run
 from fedsim.scenario import Scenario
 from fedsim.scripts import available_scripts, load_scenario, story
@@ -215,6 +215,18 @@ def serve_command(
     from fedsim.serve import serve
 
     serve(folder, callers, log, host, port)
+
+
+@app.command("watch")
+@refuses_bad_input
+def watch_command(
+    folder: Annotated[Path, typer.Argument(help="The run folder whose model is served.")],
+    log: Annotated[Path, typer.Option(help="The query log that the service keeps.")] = Path("queries.jsonl"),
+) -> None:
+    """Say which callers of the service look like attackers, and how often an honest one would."""
+    from fedsim.serve import suspects
+
+    print_suspects(suspects(folder, log), Console())
 
 
 @app.command("key")

@@ -23,6 +23,7 @@ def mendable(error: BaseException) -> list[str]:
     from fedsim.grids import GridError
     from fedsim.part import Part
     from fedsim.policy import PolicyError
+    from fedsim.query_log import LogBroken
     from fedsim.scenario import explain
     from fedsim.scripts import ScriptError
     from fedsim.store import StoreError
@@ -30,7 +31,7 @@ def mendable(error: BaseException) -> list[str]:
 
     if isinstance(error, ValidationError):
         return explain(error) if error.title in {part.__name__ for part in Part.__subclasses__()} else []
-    if isinstance(error, ScriptError | StoreError | TaskError | GridError | PolicyError | ClaimExceeded):
+    if isinstance(error, ScriptError | StoreError | TaskError | GridError | PolicyError | ClaimExceeded | LogBroken):
         return [" ".join(str(error).split())]
     return []
 

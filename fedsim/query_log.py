@@ -7,7 +7,7 @@ from a tie on it. That is enough for the signals of ``attacks.monitor``.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ NEAR = 3
 """Bits in which the digests of near-duplicates differ, at most."""
 MARGIN = 0.2
 """Lead of the first confidence over the second below which a query probes the boundary."""
+LOOK_BACK = 1000
+"""Inputs, a caller's last ones, that the signals of nearness look at."""
 _GENESIS = "0" * 64
 
 
@@ -72,28 +74,35 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             raise LogBroken(f"{path}: line {number} is no JSON; keep the file, and start another log") from None
         if entry.get("previous") != last:
-            raise LogBroken(f"{path}: line {number} does not follow line {number - 1}: changed, or a line is missing")
+            raise LogBroken(
+                f"{path}: line {number} does not follow line {number - 1}: changed, or a line is missing; keep the "
+                "file, and start another log"
+            )
         last = hashlib.sha256(line).hexdigest()
         yield entry
 
 
+def signals(known: Sequence[int], leads: Sequence[float]) -> dict[str, float]:
+    """The signals of ``attacks.monitor`` from the digests and margins of what one caller was answered, in order."""
+    known, asked = known[-LOOK_BACK:], len(known)
+    near = sum(any((known[i] ^ known[j]).bit_count() <= NEAR for j in range(i)) for i in range(len(known)))
+    close = sum(margin < MARGIN for margin in leads[-LOOK_BACK:])
+    return {
+        "volume": float(asked),
+        "near_duplicates": near / len(known) if known else 0.0,
+        "boundary_probing": close / len(known) if known else 0.0,
+    }
+
+
 def suspicion(path: Path) -> dict[str, dict[str, float]]:
-    """Each caller's signals: answered inputs, shares of near-duplicates and of boundary probes, inputs refused."""
+    """Each caller's signals, and how many inputs it was ``refused``."""
     seen: dict[str, dict[str, Any]] = {}
     for entry in entries(path):
         own = seen.setdefault(entry["caller"], {"digests": [], "margins": [], "refused": 0})
         own["digests"] += [int(digest, 16) for digest in entry["digests"]]
         own["margins"] += entry["margins"]
         own["refused"] += entry["inputs"] if entry["error"] else 0
-    found = {}
-    for caller, own in seen.items():
-        known, asked = own["digests"], len(own["digests"])
-        near = sum(any((known[i] ^ known[j]).bit_count() <= NEAR for j in range(i)) for i in range(asked))
-        close = sum(margin < MARGIN for margin in own["margins"])
-        found[caller] = {
-            "volume": float(asked),
-            "near_duplicates": near / asked if asked else 0.0,
-            "boundary_probing": close / asked if asked else 0.0,
-            "refused": float(own["refused"]),
-        }
-    return found
+    return {
+        caller: {**signals(own["digests"], own["margins"]), "refused": float(own["refused"])}
+        for caller, own in seen.items()
+    }

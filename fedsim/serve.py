@@ -1,10 +1,13 @@
-"""``fedsim serve``: the model of a finished run behind the service, on this machine."""
+"""``fedsim serve``: the model of a finished run behind the service, on this machine; and who looks suspicious there."""
 
 from pathlib import Path
+
+from torch import nn
 
 from fedsim.callers import Callers
 from fedsim.experiment import Experiment
 from fedsim.store import RunFolder, StoreError, load_training
+from fedsim.watching import Watched, watched_file
 
 
 def serve(folder: Path, callers: Path, log: Path, host: str, port: int) -> None:
@@ -16,6 +19,32 @@ def serve(folder: Path, callers: Path, log: Path, host: str, port: int) -> None:
     except ImportError as missing:
         raise StoreError(f"{missing.name} is not installed; install fedsim with its extra 'service'") from None
     known = Callers.load(callers)
+    experiment, model = _served(folder)
+    data = experiment.dataset
+    app = application(
+        model,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
+        callers=known,
+        log=log,
+        seed=experiment.seed,
+    )
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def suspects(folder: Path, log: Path) -> dict[str, Watched]:
+    """Each caller's signals in the log of that service, against honest callers who ask about held-out data.
+
+    Raises StoreError where there is no model or no log, LogBroken for a log that was tampered with.
+    """
+    if not log.is_file():
+        raise StoreError(f"{log}: there is no such log; give the one that 'fedsim serve' wrote")
+    experiment, model = _served(folder)
+    return watched_file(log, model, experiment.test_data()[0])
+
+
+def _served(folder: Path) -> tuple[Experiment, nn.Module]:
+    """The first cell of a finished run, and its trained model."""
     scenario = RunFolder.scenario_of(folder)
     run, cell = RunFolder.open(folder, scenario), scenario.cells()[0]
     if not (run.cell(cell.digest) / "model.safetensors").exists():
@@ -23,8 +52,4 @@ def serve(folder: Path, callers: Path, log: Path, host: str, port: int) -> None:
     experiment = Experiment(cell.scenario)
     model = experiment.initial_model()
     model.load_state_dict(dict(load_training(run.cell(cell.digest)).state))
-    data = experiment.dataset
-    app = application(
-        model, input_shape=data.input_shape, num_classes=data.num_classes, callers=known, log=log, seed=cell.seed
-    )
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    return experiment, model

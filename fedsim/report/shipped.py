@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedsim.inferred import TOLD
-from fedsim.report.blocks import Band, Block, Cell, Chip, Gallery, Heading, Prose, Section, Table, Tile
+from fedsim.report.blocks import Band, Block, Cell, Chip, Folded, Gallery, Heading, Prose, Section, Table, Tile
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, finite, number, share
@@ -31,7 +31,7 @@ def shipped(context: Context) -> Section | None:
     ]
     if any(row.get("asset") == "membership" and row.get("figures") for row in rows):
         blocks.append(_rates_table(context, rows))
-    blocks += [*_galleries(context), *_watch_table(context)]
+    blocks += [*_further(context), *_galleries(context), *_watch_table(context)]
     return Section("model", "The model that ships", blocks)
 
 
@@ -147,6 +147,20 @@ def _limits(figure: Json) -> str:
     return "; ".join(filter(None, [_guess(figure), "" if bound is None else f"no attack exceeds {bound:.2f}"]))
 
 
+def _further(context: Context) -> list[Block]:
+    """What was measured of each attack beside its headline, folded; members' rates have a table of their own."""
+    lines: list[list[object]] = []
+    for protocol, setting in context.results.combinations:
+        for row in rows_of(context.results, protocol, setting):
+            for name, figure in (row.get("figures") or {}).items():
+                if name != row["headline"] and row["asset"] != "membership":
+                    where = _where(context, protocol, setting)
+                    lines.append([where, str(row["attack"]), name, _figure(figure), _guess(figure) or MISSING])
+    head = ["deployment", "attack", "figure", "value", "without it"]
+    table = Table("Figures beside the headline; shares with exact intervals (Clopper and Pearson 1934)", head, lines)
+    return [Folded("What else was measured of each attack", [table])] if lines else []
+
+
 def _galleries(context: Context) -> list[Block]:
     """For each inversion one gallery: the classes as the clients' own mean, and as each deployment gave them away."""
     results, pictures = context.results, context.pictures
@@ -193,7 +207,7 @@ def _watch_table(context: Context) -> list[Block]:
                 continue
             seen = entries[0]["seen"]
             signals = [
-                Cell(number(seen["signals"][name]), f"alarm above {number(seen['thresholds'][name])}")
+                Cell(number(seen["signals"][name]), f"alarm above {number(seen['thresholds'].get(name))}")
                 for name in ("volume", "near_duplicates", "boundary_probing")
             ]
             raised = sum(bool(entry["seen"]["alarms"]) for entry in entries)
@@ -204,7 +218,7 @@ def _watch_table(context: Context) -> list[Block]:
                     Cell(str(row["attack"]), f"{row['headline']} {_figure(headline(row))}"),
                     *signals,
                     f"in {raised} of {counted(len(entries), 'seed')}",
-                    Cell(share(seen["false_alarm_rate"]), f"[{share(low)}, {share(high)}]"),
+                    Cell(share(seen["false_alarm_rate"]), seen.get("lacking") or f"[{share(low)}, {share(high)}]"),
                 ]
             )
     head = [

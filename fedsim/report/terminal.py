@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from attacks.monitor import SIGNALS
 from fedsim.difference import ALONE, SAME, Changed, Difference
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
 from fedsim.report.shipped import headline, rows_of
-from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, share, shown, size, unclaimed
+from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, number, share, shown, size, unclaimed
+from fedsim.watching import Watched
 
 
 def print_summary(results: Mapping[str, Any], console: Console, report: Path | None = None) -> None:
@@ -32,6 +34,23 @@ def print_summary(results: Mapping[str, Any], console: Console, report: Path | N
         console.print()
     if report is not None:
         console.print(Text(f"report: {report}"), soft_wrap=True)
+
+
+def print_suspects(seen: Mapping[str, Watched], console: Console) -> None:
+    """One row a caller: its signals with the thresholds, which of them sound; then how often an honest one's do."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("caller", *SIGNALS, "alarm"):
+        table.add_column(head.replace("_", " "), overflow="fold")
+    for caller, own in seen.items():
+        signals = [
+            number(own.signals[name]) + (f" (alarm above {number(own.thresholds[name])})" if own.thresholds else "")
+            for name in SIGNALS
+        ]
+        table.add_row(*map(Text, (caller, *signals, ", ".join(own.alarms).replace("_", " ") or MISSING)))
+    console.print(table)
+    for own in list(seen.values())[:1]:
+        rate = f"{share(own.false_alarm_rate)} [{share(own.false_alarm_low)}, {share(own.false_alarm_high)}]"
+        console.print(Text(own.lacking or f"honest callers on whom any alarm sounds: {rate}"))
 
 
 def _rows(read: Results, protocol: str, setting: Setting) -> list[list[str]]:

@@ -5,16 +5,22 @@ import json
 import pytest
 import torch
 from safetensors.torch import save
+from scipy.stats import binom
 from starlette.testclient import TestClient
 from torch import nn
+from torch.nn.functional import cross_entropy
+from typer.testing import CliRunner
 
-from attacks import AccessDenied, Knowledge, Oracle, QueryBudgetExceeded, Targets, UnknownCaller, infer
+from attacks import AccessDenied, Budget, Knowledge, Oracle, QueryBudgetExceeded, Targets, UnknownCaller, infer
 from attacks.controls import Rounding
+from fedsim import Scenario, run
 from fedsim.callers import Callers, RateLimited, new_key
+from fedsim.cli import app as cli
 from fedsim.query_log import LogBroken, QueryFile, digests, entries, suspicion
 from fedsim.remote import RemoteOracle
 from fedsim.service import application
-from fedsim.tasks import TaskError
+from fedsim.tasks import TaskError, load_dataset
+from fedsim.watching import watched_file
 
 KEYS = {name: new_key() for name in ("holder", "partner", "public", "hurried")}
 LIST = {
@@ -170,3 +176,80 @@ def test_a_list_of_callers_is_checked(tmp_path):
         Callers.load(place)
     with pytest.raises(TaskError, match="cannot be read"):
         Callers.load(tmp_path / "none.toml")
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """A model that reads digits well, and digits that it never saw."""
+    data = load_dataset("digits", {}, 0)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(3))
+    private, held_out = order[:800], order[800:]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    nn.init.zeros_(network[1].weight)
+    optimiser = torch.optim.Adam(network.parameters(), 0.05)
+    for _ in range(60):
+        optimiser.zero_grad()
+        cross_entropy(network(data.inputs[private]), data.labels[private]).backward()
+        optimiser.step()
+    return network.eval(), data.inputs[held_out]
+
+
+def test_over_http_attacks_raise_alarms_and_honest_callers_seldom(reader, tmp_path):
+    network, held_out = reader
+    names = [f"honest{i}" for i in range(60)] + ["prober", "copier"]
+    keys = {name: new_key() for name in names}
+    callers = Callers(
+        roles={"public": {"deployment": {"access": "confidences"}}},
+        callers={name: {"role": "public", "key_sha256": digest} for name, (_, digest) in keys.items()},
+    )
+    log = tmp_path / "log"
+    app = application(network, input_shape=(1, 8, 8), num_classes=10, callers=callers, log=log)
+    http, draw = TestClient(app), torch.Generator().manual_seed(11)
+    for name in names[:60]:
+        count = int(torch.randint(1, 41, (), generator=draw))
+        chosen = torch.randperm(len(held_out) // 2, generator=draw)[:count]
+        RemoteOracle(http, keys[name][0]).labels(held_out[len(held_out) // 2 :][chosen])
+    know, asked = Knowledge((1, 8, 8), 10, value_range=(0.0, 1.0)), Targets(labels=torch.tensor([3]))
+    few = Budget(iterations=20, restarts=1)
+    infer("model_inversion_labels", RemoteOracle(http, keys["prober"][0]), know, targets=asked, budget=few)
+    RemoteOracle(http, keys["copier"][0]).labels(torch.rand((400, 1, 8, 8), generator=draw))
+    found = watched_file(log, network, held_out)
+    assert {"near_duplicates", "volume"} <= set(found["prober"].alarms)
+    assert "volume" in found["copier"].alarms
+    alarmed = sum(bool(found[name].alarms) for name in names[:60])
+    assert alarmed <= binom.ppf(0.999, 60, found["prober"].false_alarm_high)
+    assert found["prober"].false_alarm_low <= 0.05
+    assert found["prober"].lacking is None
+
+
+def test_too_few_honest_inputs_are_told_and_set_no_threshold(reader, tmp_path):
+    network, held_out = reader
+    callers = Callers(**LIST)
+    app = application(network, input_shape=(1, 8, 8), num_classes=10, callers=callers, log=tmp_path / "log")
+    RemoteOracle(TestClient(app), KEYS["partner"][0]).labels(held_out[:9])
+    found = watched_file(tmp_path / "log", network, held_out[:79])["partner"]
+    assert (found.signals["volume"], found.thresholds, found.alarms) == (9.0, {}, ())
+    assert found.false_alarm_rate is None
+    assert found.lacking.startswith("79 honest inputs: thresholds and their false alarms need 80")
+
+
+def test_the_command_names_who_looks_suspicious_and_a_broken_log_ends_it_in_a_line(tmp_path):
+    made = Scenario(
+        name="served", task={"dataset": "digits", "model": "softmax"}, federation={"clients": 2, "batch_size": 8}
+    )
+    run(made, tmp_path / "run")
+    log = QueryFile(tmp_path / "log")
+    for name, inputs in (("eve", images(1, 5).repeat(50, 1, 1, 1)), ("bob", images(5, 6))):
+        log.append({"caller": name, "inputs": len(inputs), "error": None, "digests": digests(inputs),
+                    "margins": [0.9] * len(inputs)})  # fmt: skip
+    told = CliRunner().invoke(cli, ["watch", str(tmp_path / "run"), "--log", str(tmp_path / "log")])
+    assert told.exit_code == 0, told.output
+    assert "honest callers on whom any alarm sounds" in told.output
+    eve = next(line for line in told.output.splitlines() if line.startswith("eve"))
+    assert "near" in eve
+    missing = CliRunner().invoke(cli, ["watch", str(tmp_path / "run"), "--log", str(tmp_path / "none")])
+    assert missing.exit_code == 2
+    log.path.write_text("{}\n")
+    broken = CliRunner().invoke(cli, ["watch", str(tmp_path / "run"), "--log", str(tmp_path / "log")])
+    assert broken.exit_code == 2
+    assert "start another log" in broken.output
