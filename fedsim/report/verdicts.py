@@ -2,7 +2,7 @@
 
 from attacks.metrics import THRESHOLDS
 from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
-from fedsim.report.blocks import Block, Bullets, Cell, Folded, Pair, Prose, Section, Table
+from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Pair, Prose, Section, Table
 from fedsim.report.gallery import about
 from fedsim.report.matrix import doubt
 from fedsim.report.plots import CEILING
@@ -12,8 +12,9 @@ from fedsim.report.sections import Context, holds, is_broken, judgement, lowest_
 from fedsim.report.wording import MISSING, SHARES, epsilon, finite, measure, share, shown, unclaimed
 from fedsim.words import RUNGS, counted, listed, rung_step
 
-FEW_SETTINGS = 6
-"""So many settings are told in a line each before the tables."""
+FEW_SETTINGS, OPEN = 6, 2
+"""So many settings are told in a line each before the tables; so many tables stand open."""
+TONES = ("bad", "warn", "good")
 
 
 def verdict(context: Context) -> Section:
@@ -29,8 +30,9 @@ def verdict(context: Context) -> Section:
     blocks: list[Block] = [Prose(lead, "lead")]
     if words and len(results.settings) <= FEW_SETTINGS:
         blocks.append(Bullets([_by_name(results, setting) for setting in results.settings]))
-    for setting in results.settings:
-        blocks.append(_table(context, setting))
+    tables = [(setting_name(setting), _table(context, setting)) for setting in results.settings]
+    blocks += [table for _, table in tables[:OPEN]]
+    blocks += [Folded(f"Verdict on {name}", [table]) for name, table in tables[OPEN:]]
     sentences: list[list[object]] = [
         [context.swatch(protocol), setting_name(setting) or MISSING, text]
         for protocol, setting in results.combinations
@@ -74,11 +76,11 @@ def _meanings() -> list[Block]:
 
 
 def _by_name(results: Results, setting: Setting) -> str:
-    """One setting's verdicts, by protocol."""
-    found: dict[str, list[str]] = {}
+    """One setting's verdicts, by protocol; the worst first."""
+    found: dict[Chip, list[str]] = {}
     for protocol, _ in (pair for pair in results.combinations if pair[1] == setting):
-        found.setdefault(judgement(results, protocol, setting).text, []).append(protocol)
-    told = [f"{word}: {listed(names)}" for word, names in found.items()]
+        found.setdefault(judgement(results, protocol, setting), []).append(protocol)
+    told = [f"{chip.text}: {listed(found[chip])}" for chip in sorted(found, key=lambda chip: TONES.index(chip.tone))]
     said = "; ".join([*([setting_name(setting)] if setting_name(setting) else []), *told])
     return said[:1].upper() + said[1:]
 
@@ -130,6 +132,7 @@ def _short(attempts: list[Json]) -> list[str]:
     """Which attacks rebuilt, read, failed to, or gave no answer, a line each."""
     broke = [str(entry.get("attack")) for entry in attempts if is_broken(entry)]
     lines: dict[str, list[str]] = {"rebuilt by": broke} if broke else {}
+    other: dict[str, list[str]] = {}
     for entry in attempts:
         name = str(entry.get("attack"))
         for reading in entry.get("readings") or []:
@@ -138,8 +141,9 @@ def _short(attempts: list[Json]) -> list[str]:
         if holds(entry):
             lines.setdefault("not broken by", []).append(name)
         elif not is_broken(entry) and not entry.get("readings"):
-            lines.setdefault("no answer from", []).append(name)
-    return [f"{words} {listed(unique(names))}" for words, names in lines.items()]
+            other.setdefault(str(entry.get("verdict") or "no answer"), []).append(name)
+    said = [f"{words} {listed(unique(names))}" for words, names in lines.items()]
+    return said + [f"{listed(unique(names))}: {why}" for why, names in other.items()]
 
 
 def _most_leaked(context: Context, protocol: str, setting: Setting) -> Pair | None:

@@ -391,3 +391,26 @@ def merged(victims):
         "baseline": {"psnr_mean_image": [v["baseline"]["psnr_mean_image"][0] for v in victims]},
         "pictures": [victim["pictures"][0] for victim in victims],
     }
+
+
+def test_bullets_name_the_worst_first_and_reasons_stand_with_the_verdict(run, tmp_path):
+    results = changed(run, "none", verdict="not broken by it at rung L7 with the default budget")
+    for entry in results["summary"]:
+        if entry["labels"]["protocol"] == "DP z=0.1" and entry["attack"] == "analytic":
+            entry["verdict"] = "inconclusive: its sanity case was lost"
+    html = written(results, run[1], tmp_path)
+    first = re.search(r"<ul class=bullets><li>(.*?)</li>", html)[1]
+    assert first.index("broken: DP z=0.001") < first.index("not broken: none")
+    assert "analytic: inconclusive: its sanity case was lost" in Page(html).text
+
+
+def test_of_many_settings_the_first_two_verdicts_stand_open_and_the_others_are_folded(run, tmp_path):
+    results = copy.deepcopy(run[0])
+    for task in ("faces", "letters"):
+        of_digits = [c for c in results["cells"] if c["labels"]["task"] == "digits"]
+        results["cells"] += [{**c, "labels": {**c["labels"], "task": task}} for c in of_digits]
+    results["axes"]["task"] += ["faces", "letters"]
+    section = written(results, run[1], tmp_path).split("<section id=")[1]
+    folded = re.findall(r"<summary>Verdict on (\w+)", section)
+    assert folded == ["faces", "letters"]
+    assert len(re.findall(r"<caption>Verdict on", section)) == 4
