@@ -85,7 +85,10 @@ def _imputed(know: Knowledge, targets: Targets) -> Tensor:
     tried = candidates(targets)
     values = values_of(know.public, targets)
     if len(values.unique()) < 2:
-        raise UnusableAttribute("the attribute is constant in the public records: no baseline can be learnt from them")
+        raise UnusableAttribute(
+            f"knowledge.public: the attribute is the same in all {len(values)} records, so that no baseline can be "
+            "learnt from them; grant records in which it varies"
+        )
     known = _others(know.public, know.public_labels, targets, know.num_classes)
     wanted = _others(targets.inputs, targets.labels, targets, know.num_classes)
     return predicted(known, values, wanted, tried.shape[1])

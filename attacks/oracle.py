@@ -40,7 +40,9 @@ class AccessDenied(OracleError):
     """The caller asked for more than its access level answers."""
 
     def __init__(self, asked: str, access: str) -> None:
-        super().__init__(f"access denied: {asked} are not answered at access level {access!r}")
+        super().__init__(
+            f"access denied: {asked} are not answered at access level {access!r}; ask for less, or be granted more"
+        )
         self.asked, self.access = asked, access
 
 
@@ -48,7 +50,9 @@ class QueryBudgetExceeded(OracleError):
     """The request was refused whole: it asks for more than is left of the budget. What was refused is counted."""
 
     def __init__(self, asked: int, left: int, budget: int) -> None:
-        super().__init__(f"query budget exceeded: {asked} queries asked, {left} of {budget} left")
+        super().__init__(
+            f"query budget exceeded: {asked} queries asked, {left} of {budget} left; ask fewer, or raise query_budget"
+        )
         self.asked, self.left, self.budget = asked, left, budget
 
 
@@ -56,7 +60,9 @@ class UnknownCaller(OracleError):
     """No such caller: the key or name is not on the deployment's list."""
 
     def __init__(self, caller: str) -> None:
-        super().__init__(f"unknown caller {caller!r}: not on the list of this deployment")
+        super().__init__(
+            f"unknown caller {caller!r}: not on the list of this deployment; use a key that is, or be put on it"
+        )
         self.caller = caller
 
 

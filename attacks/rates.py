@@ -23,7 +23,8 @@ class TooFew(ValueError):
     """There are too few members or non-members for the figure that was asked for; ``needed`` would do."""
 
     def __init__(self, who: str, held: int, needed: int, what: str) -> None:
-        super().__init__(f"too few {who}: {held}, and {what} needs at least {needed}")
+        more = "hold more records out" if who == "non-members" else "train on more records, or ask about more"
+        super().__init__(f"too few {who}: {held}, and {what} needs at least {needed}; {more}")
         self.who, self.held, self.needed, self.what = who, held, needed, what
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -22,13 +22,26 @@ TOP = 10
 
 
 def _ask_attribute(case: Case) -> tuple[tuple[Targets, ...], Key]:
-    """The sensitive column of records that clients hold; raises TaskError where there is none to infer."""
+    """The sensitive column of records that clients hold; raises TaskError where there is none to infer, and where
+    public records teach nothing of it, so that no figure would have its baseline."""
     experiment = case.experiment
     federation = experiment.scenario.federation
     held = torch.cat([holdings(own, federation) for own in experiment.division.clients])
     draw = torch_generator(experiment.seed, "candidates", case.attack.name)
     held = held[torch.randperm(len(held), generator=draw)][: case.attack.targets]
     targets, truth = attribute_targets(experiment.dataset, held)
+    for whose, records, remedy in (
+        ("public", experiment.division.public, "raise task.public_fraction"),
+        ("clients'", held, "give clients more records"),
+    ):
+        if not len(records) or len(attribute_targets(experiment.dataset, records)[1].unique()) < 2:
+            found = f"the same in all {len(records)}" if len(records) else "there are no"
+            raise TaskError(
+                "task.data_options.sensitive",
+                experiment.dataset.sensitive,
+                f"{found} {whose} records, which tell nothing of it",
+                f"{remedy}, or declare a column that varies more",
+            )
     return (targets,), {"targets": targets, "truth": truth}
 
 

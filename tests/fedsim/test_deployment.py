@@ -81,7 +81,9 @@ def test_a_level_below_what_an_attack_needs_is_named(shipped):
 def test_past_the_budget_is_refused_and_counted_in_a_run(shipped):
     entry = found(shipped, "labels", "label_only_membership")
     assert entry["status"] == "refused"
-    assert entry["reason"] == "query budget exceeded: 40 queries asked, 20 of 100 left"
+    assert (
+        entry["reason"] == "query budget exceeded: 40 queries asked, 20 of 100 left; ask fewer, or raise query_budget"
+    )
     assert (entry["queries"], entry["refused"]) == (80, 40)
     assert entry["figures"] == {}
 
@@ -98,6 +100,25 @@ def test_an_absent_attribute_missing_knowledge_and_what_nobody_planted_are_told(
     assert "declares no sensitive column" in found(shipped, "open", "attribute_map")["reason"]
     assert found(shipped, "open", "lira_online")["reason"].startswith("needs architecture")
     assert found(shipped, "open", "active_membership")["reason"].startswith("needs planted")
+
+
+@pytest.mark.parametrize(
+    ("public", "told"), [(0, "there are no public records"), (0.05, "the same in all 20 public records")]
+)
+def test_an_attribute_that_public_records_tell_nothing_of_has_no_baseline_and_no_figure(tmp_path, public, told):
+    draw = np.random.default_rng(1)
+    rows = [
+        f"{a:.3f},{b:.3f},{'yes' if i == 7 else 'no'},{int(a + b > 1)}"
+        for i, (a, b) in enumerate(draw.random((400, 2)))
+    ]
+    (tmp_path / "rare.csv").write_text("\n".join(["a,b,ill,y", *rows]))
+    options = {"columns": {"a": [0, 1], "b": [0, 1], "ill": ["no", "yes"]}, "label": "y", "sensitive": "ill"}
+    table = Task(dataset=str(tmp_path / "rare.csv"), data_options=options, model="softmax", public_fraction=public)
+    result = run(scenario(task=table, attacks=["attribute_map"], adversary=Adversary(knows=[])), tmp_path / "out")
+    (entry,) = result.cells[0]["inferences"]
+    assert entry["status"] == "not_applicable"
+    assert f"task.data_options.sensitive = 'ill': {told}" in entry["reason"]
+    assert entry["reason"].endswith("raise task.public_fraction, or declare a column that varies more")
 
 
 def test_updates_tell_whose_a_record_is_whatever_the_deployment(shipped):
