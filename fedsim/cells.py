@@ -258,6 +258,7 @@ def store_cell(
             "status": "failed" if cause else "done",
             "cause": cause,
             "data": experiment.dataset.note,
+            "fingerprint": experiment.fingerprint,
             "training": list(training.history),
             "privacy": given.as_dict() if given else None,
             "audit": read_json(place / "measured.json").get("audit"),

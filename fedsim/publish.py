@@ -1,5 +1,6 @@
 """What a run leaves for its readers: results.json and the report, made from the finished cells on disk."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -76,5 +77,6 @@ def environment(engine: str, commands: Sequence[str] = ()) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
         "packages": versions,
     }

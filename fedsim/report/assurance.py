@@ -37,6 +37,10 @@ STATEMENT = (
 )
 
 
+SHORT = 24
+"""Characters of a value that stands in each column; a longer one that all share is told once across them."""
+
+
 def privacy(context: Context) -> Section:
     """Every epsilon with the statement it belongs to: fields down, protocols across."""
     results = context.results
@@ -57,7 +61,7 @@ def privacy(context: Context) -> Section:
     rows: list[list[object]] = []
     for key, words in fields:
         values = [at_most(s.get(key)) if key.startswith("epsilon") else plain(s.get(key)) for s in found.values()]
-        shared = len(set(values)) == 1 and len(values) > 1
+        shared = len(set(values)) == 1 and len(values) > 1 and len(values[0]) > SHORT
         rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
     if most := [_most(statement) for statement in found.values()]:
         rows.append(["no membership attack has a larger advantage", *most])
@@ -142,15 +146,18 @@ def side_channels(context: Context) -> Section:
 
 
 def cost(context: Context) -> Section:
-    """Bytes on the wire and accuracy lost, against the first protocol."""
+    """Bytes on the wire, accuracy lost against the first protocol, and drop-outs survived."""
     results = context.results
-    head = ["protocol", "sent up", "times the first", "sent down", "accuracy", "change"]
+    head = ["protocol", "sent up", "times the first", "sent down", "accuracy", "change", "drop-outs survived"]
     tables: list[Block] = []
     for setting in results.settings:
         rows = [_cost_row(context, protocol, its) for protocol, its in results.combinations if its == setting]
         on = f" on {setting_name(setting)}" if setting_name(setting) else ""
-        tables.append(Table(f"Cost for each client and round, and in accuracy{on}", head, rows, head[1:]))
-    return Section("cost", "Cost", tables or [Prose("Nothing was run, so there is no cost to state.")])
+        tables.append(Table(f"Cost for each client and round, and in accuracy{on}", head, rows, head[1:-1]))
+    if not tables:
+        return Section("cost", "Cost", [Prose("Nothing was run, so there is no cost to state.")])
+    time = "Time differs from run to run: the CPU seconds of clients and server stand in the last sections, under "
+    return Section("cost", "Cost", [*tables, Prose(f"{time}“Protocols side by side”.", "note")])
 
 
 def _cost_row(context: Context, protocol: str, setting: Setting) -> list[object]:
@@ -165,8 +172,10 @@ def _cost_row(context: Context, protocol: str, setting: Setting) -> list[object]
     change = MISSING
     if reached is not None and reference is not None and protocol != first:
         change = f"{100 * (reached - reference):+.1f} points".replace("-", "−")
+    promises = [c["protection"] for c in results.cells_of(protocol, setting) if c.get("protection")]
+    survives = listed(unique(str(p["survives"]) for p in promises if p.get("survives"))) or MISSING
     accuracy = MISSING if reached is None else f"{100 * reached:.1f} %"
-    return [context.swatch(protocol), size(up), factor, size(down), accuracy, change]
+    return [context.swatch(protocol), size(up), factor, size(down), accuracy, change, survives]
 
 
 def _cost(context: Context, protocol: str, setting: Setting, key: str) -> float | None:
@@ -211,8 +220,12 @@ def reproduce(context: Context) -> Section:
     notes = unique(
         (setting_name(context.results.setting_of(c)), c["data"]) for c in context.results.cells if c.get("data")
     )
+    known = [c for c in context.results.cells if c.get("fingerprint")]
+    named = unique((setting_name(context.results.setting_of(c)), c.get("seed"), c["fingerprint"]) for c in known)
+    prints = "\n".join(f"{f'{where}, ' if where else ''}seed {seed}: {found}" for where, seed, found in named)
     facts = [
         *([f"data: {where}" if where else "data", str(note)] for where, note in notes),
+        *([["SHA-256 of data, division and first model", prints]] if prints else []),
         ["digest of the scenario", str(raw.get("digest") or MISSING)],
         ["seeds", plain(scenario.get("seeds"))],
         ["schema of results.json", plain(raw.get("schema_version"))],

@@ -55,7 +55,6 @@ def picture_gallery(
     setting: Setting,
     attack: str,
     round: Any,
-    rung: str,
 ) -> Gallery | None:
     """The gallery of one attack in one setting; None where there is no picture of it."""
     hits = {p: results.hits_of(p, setting, attack, round) for p in results.protocols}
@@ -71,7 +70,7 @@ def picture_gallery(
             for protocol in results.protocols
         ),
     ]
-    caption = f"{attack} at rung {rung}, round {round}. {RULE} Under each picture: PSNR, then SSIM."
+    caption = f"{attack}, round {round}. {RULE} Under each picture: PSNR, then SSIM."
     return Gallery(caption, len(targets), bands)
 
 
@@ -143,8 +142,9 @@ def _claims(
     name = Swatch(protocol, marks[protocol])
     records = results.attacks_of(protocol, setting).get(which, [])
     reason = status(results, protocol, setting, records)
+    rung = f"rung {records[0].get('rung')}" if records else ""
     if not any(hit.stem and f"{hit.stem}/claim" in pictures for hit in hits.values()):
-        return Band(name, reason=reason or "no claim")
+        return Band(name, rung, reason=reason or "no claim")
     tiles = []
     for target in targets:
         hit = hits.get(target, Hit(None, {}, {}))
@@ -156,7 +156,7 @@ def _claims(
         else:
             alt = f"Rebuilt under {protocol}: {about(target)}, PSNR {psnr} dB, SSIM {ssim}"
             tiles.append(Tile(alt, pictures.uri(f"{hit.stem}/claim"), (f"{psnr} dB", f"SSIM {ssim}")))
-    return Band(name, reason, tiles)
+    return Band(name, "; ".join(filter(None, [rung, reason])), tiles)
 
 
 def status(results: Results, protocol: str, setting: Setting, records: Sequence[Mapping[str, Any]]) -> str:

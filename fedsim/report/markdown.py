@@ -90,8 +90,13 @@ def _(block: Swatch) -> str:
 
 @markdown.register
 def _(block: Cell) -> str:
-    note = "<br>".join(plain(line) for line in block.note.splitlines())
-    return markdown(block.text) + (f"<br>{note}" if note else "")
+    text = markdown(block.text) if isinstance(block.text, Block) else _lines(str(block.text))
+    return "<br>".join(filter(None, [text, _lines(block.note)]))
+
+
+def _lines(text: str) -> str:
+    """Text whose lines stay lines within a cell."""
+    return "<br>".join(map(plain, text.splitlines()))
 
 
 @markdown.register
@@ -100,7 +105,7 @@ def _(block: Table) -> str:
     rule = ["--:" if title in block.numeric else "---" for title in block.head]
     rows = []
     for row in block.cells:
-        texts = [text for cell in row for text in (markdown(cell), *[""] * (cell.span - 1))]
+        texts = [text for cell in row for text in [markdown(cell)] * cell.span]
         rows.append([*texts, *[""] * (width - len(texts))])
     lines = [list(map(plain, block.head)), rule, *rows]
     return f"*{plain(block.caption)}*\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -44,13 +44,16 @@ def _row(
     entry = next((e for e in entries if shown(e)), entries[0] if entries else {})
     metric = str(entry.get("metric") or "")
     unit = f" {entry['unit']}" if entry.get("unit") and metric not in SHARES else ""
-    figure = Cell(f"{interval(metric, entry)}{unit}", METRICS.get(metric, "")) if shown(entry) else Cell(MISSING)
+    middle = interval(metric, entry)
+    said = middle if middle == "no claim" else f"{middle}{unit}"
+    figure = Cell(said, METRICS.get(metric, "")) if shown(entry) else Cell(MISSING)
     guess = f"{measure(metric, entry.get('baseline'))}{unit}" if finite(entry.get("baseline")) is not None else MISSING
     if not shown(entry) and entry.get("readings"):
         first = entry["readings"][0]
         right, low, high = (share(first.get(key)) for key in ("right", "low", "high"))
         figure, guess = Cell(f"{right} [{low}, {high}]", f"{first.get('what')} right"), share(first.get("guess"))
-    rebuilt = f"{entry.get('rebuilt', 0):,} of {entry['n']:,}" if entry.get("n") else MISSING
+    worst = f"most leaked {measure(metric, entry.get('worst'))}{unit}" if shown(entry) else ""
+    rebuilt = Cell(f"{entry.get('rebuilt', 0):,} of {entry['n']:,}", worst) if entry.get("n") else Cell(MISSING)
     hint = f"Round {which[1]}. Told: {told(records[0])}. Budget: {tried(records[0])}."
     return [
         Cell(which[0], f"round {which[1]}", hint=hint),

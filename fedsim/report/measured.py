@@ -108,7 +108,7 @@ def _words(records: list[Json]) -> str:
 def _counts(entry: Json) -> str:
     """How many targets stand behind a figure, and how many of them got no claim."""
     missing = unclaimed(entry)
-    return f"n = {number(entry.get('n'))}" + (f", {number(missing)} without a claim" if missing else "")
+    return f"n = {number(entry.get('n'))}" + (f"\n{number(missing)} without a claim" if missing else "")
 
 
 def _doubt(records: list[Json]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from fedsim.report.blocks import Block, Heading, Prose, Row, Table
 from fedsim.report.palette import Mark
@@ -94,15 +94,28 @@ def trade(found: Sequence[Place], beaten: Mapping[str, list[str]], marks: Mappin
     above.set_ylim(0, 1.04)
     below.set_ylabel("sent up")
     below.set_yscale("log")
-    ticks = sorted({place.sent for place in found})
-    below.set_yticks(ticks[:: max(1, len(ticks) // 4)])
+    ticks = apart(sorted({place.sent for place in found}))
+    below.set_yticks(ticks)
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
     below.yaxis.set_minor_locator(NullLocator())
-    below.set_ylim(ticks[0] / 2, ticks[-1] * 2)
+    below.set_ylim(min(p.sent for p in found) / 2, max(p.sent for p in found) * 2)
     below.set_xlabel("share of examples rebuilt")
-    below.set_xlim(-0.05, 1.05)
+    widest = min(1.0, max(0.05, 1.1 * max(place.rebuilt for place in found)))
+    below.set_xlim(-0.05 * widest, 1.05 * widest)
+    below.xaxis.set_major_locator(MaxNLocator(5))
+    below.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(loc="outside upper center", ncols=columns([p.protocol for p in found]), fontsize=9)
     return figure
+
+
+def apart(values: Sequence[float]) -> list[float]:
+    """Of rising values those whose names fit above each other on the axis: each far enough over the one before."""
+    step = max(1.15, (values[-1] / values[0]) ** 0.125)
+    kept = [values[0]]
+    for value in values:
+        if value >= step * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _dot(axes: Axes, place: Place, height: float, mark: Mark, beaten: bool, label: str | None) -> None:

@@ -14,7 +14,7 @@ from fedsim.report.sections import (
     what_was_told,
 )
 from fedsim.report.trusted import must_trust
-from fedsim.report.wording import at_most
+from fedsim.report.wording import at_most, bounds_little
 from fedsim.words import listed
 
 PASSIVE = "nobody: reading what arrives leaves no trace at the clients"
@@ -45,12 +45,13 @@ def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
     results = context.results
     privacy = results.privacy_of(protocol, setting)
     bound = f"epsilon {at_most(privacy.get('epsilon'))} for one {privacy.get('unit')}" if privacy else "no bound"
+    weak = "so large that it bounds next to nothing" if privacy and bounds_little(privacy) else ""
     proof = shown_on(results, protocol, setting)
     trust = must_trust(results.stacks.get(protocol, []))
     return [
         context.swatch(protocol),
         Cell(remains(results, protocol, setting), doubt(results, protocol, setting)),
-        bound,
+        Cell(bound, weak),
         _notices(results, protocol, setting),
         Cell(trust, "evidence that the protection was on is lacking" if proof.lacking else ""),
     ]

@@ -43,7 +43,7 @@ font-weight:400;min-width:3.25rem}
 thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom:1.5px solid var(--quiet)}
 td.num,th.num{text-align:right;white-space:nowrap}
 th small,td small{display:block;white-space:pre-line}
-td.num small{white-space:nowrap}.words td{max-width:26rem}.swatch{white-space:nowrap}
+td.num small{white-space:pre}.words :is(tbody th,td){max-width:26rem}.swatch{white-space:nowrap}
 .words td:not(:has(*)){white-space:pre-line}
 tr>:last-child{padding-right:.25rem}
 .swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600}
@@ -68,6 +68,7 @@ background:var(--wash);border:1px solid var(--line)}
 .tiles li>span.first{margin-top:.25rem;color:var(--ink);font-weight:600;min-height:1.35em}
 .reason{margin:0;color:var(--quiet)}
 figcaption{max-width:44rem;margin-top:.5rem}
+.pair .scroll table{min-width:0}.pair .swatch{white-space:normal}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}
 .plot svg{display:block;width:100%;max-width:30rem;height:auto;background:none}
 .plot svg text{font-family:inherit!important}

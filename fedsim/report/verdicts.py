@@ -2,14 +2,13 @@
 
 from attacks.metrics import THRESHOLDS
 from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
-from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Pair, Prose, Section, Table
-from fedsim.report.gallery import about
+from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Prose, Section, Table
+from fedsim.report.extremes import most_leaked
 from fedsim.report.matrix import doubt
-from fedsim.report.plots import CEILING
 from fedsim.report.proven import shown_on
-from fedsim.report.reading import Hit, Json, Results, Setting, mean, setting_name, unique
+from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.sections import Context, holds, is_broken, judgement, lowest_broken, strength, what_was_told
-from fedsim.report.wording import MISSING, SHARES, epsilon, finite, measure, share, shown, unclaimed
+from fedsim.report.wording import MISSING, SHARES, bounds_little, epsilon, finite, measure, share, shown, unclaimed
 from fedsim.words import RUNGS, counted, listed, rung_step
 
 FEW_SETTINGS, OPEN = 6, 2
@@ -39,7 +38,10 @@ def verdict(context: Context) -> Section:
         for text in _said(results, protocol, setting)
     ]
     if sentences:
-        full = Table("One row a verdict", ["protocol", "setting", "verdict"], sentences, tone="words cards")
+        head = ["protocol", "setting", "verdict"]
+        if not any(map(setting_name, results.settings)):
+            head, sentences = ["protocol", "verdict"], [[row[0], row[2]] for row in sentences]
+        full = Table("One row a verdict", head, sentences, tone="words cards")
         blocks.append(Folded("Every verdict in full", [full]))
     rungs = sorted(unique(lowest_broken(results, *pair) for pair in results.combinations), key=rung_step)
     if context.pictures.shown:
@@ -98,7 +100,7 @@ def _table(context: Context, setting: Setting) -> Table:
     """One row a protocol; the most leaked example in pictures where there are any."""
     among = [protocol for protocol, its in context.results.combinations if its == setting]
     rows = [_row(context, protocol, setting) for protocol in among]
-    pairs = [_most_leaked(context, protocol, setting) for protocol in among]
+    pairs = [most_leaked(context, protocol, setting) for protocol in among]
     head = ["protocol", "verdict", "lowest rung", "rebuilt", "strongest attack, median", "accuracy", "epsilon",
             "protection was on"]  # fmt: skip
     if any(pairs):
@@ -146,37 +148,6 @@ def _short(attempts: list[Json]) -> list[str]:
     return said + [f"{listed(unique(names))}: {why}" for why, names in other.items()]
 
 
-def _most_leaked(context: Context, protocol: str, setting: Setting) -> Pair | None:
-    """Truth and claim of the example that lies furthest above what guessing gets, over attacks, rounds and seeds."""
-    results, pictures = context.results, context.pictures
-    attacked = unique((str(e.get("attack")), e.get("round")) for e in results.attempts_of(protocol, setting))
-    hits = [
-        (_gain(hit), target, hit.stem)
-        for name, round in attacked
-        for target, hit in results.hits_of(protocol, setting, name, round).items()
-        if hit.figures.get("psnr") is not None and {f"{hit.stem}/truth", f"{hit.stem}/claim"} <= pictures.keys
-    ]
-    if not hits:
-        return None
-    _, target, stem = max(hits, key=lambda hit: hit[0])
-    first, second = pictures.uri(f"{stem}/truth"), pictures.uri(f"{stem}/claim")
-    if first is None or second is None:
-        return None
-    return Pair(
-        (first, second),
-        (
-            f"What leaked most with {protocol}, as the client holds it: {about(target)}",
-            f"The same, rebuilt: {about(target)}",
-        ),
-    )
-
-
-def _gain(hit: Hit) -> float:
-    """dB above the better guess; what is beyond telling two pictures apart does not count."""
-    guesses = [value for name, value in hit.baseline.items() if name.startswith("psnr") and value is not None]
-    return min(hit.figures["psnr"] or 0.0, CEILING) - max(guesses, default=0.0)
-
-
 def _rebuilt(attempts: list[Json]) -> Cell:
     """The largest share of examples that one attack rebuilt, with the counts behind it."""
     tried = [entry for entry in attempts if "recovered" in entry]
@@ -194,23 +165,28 @@ def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
         return Cell(MISSING if results.noise_of(protocol, setting) else epsilon(None))
     unit = f"per {privacy['unit']}" if privacy.get("unit") else ""
     most = "the largest over seeds" if results.privacy_differs(protocol, setting) else ""
-    return Cell(epsilon(privacy), ", ".join(filter(None, [unit, most])))
+    weak = "bounds next to nothing" if bounds_little(privacy) else ""
+    return Cell(epsilon(privacy), "\n".join(filter(None, [unit, most, weak])))
 
 
 def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
-    """The strongest attack's median figure in the first metric reported, and what guessing gives.
+    """The strongest attack's median figure in the first metric reported, its worst case, and what guessing gives.
 
-    Where an attack claimed something of fewer than half the targets, the median is none, and the worst case stands.
+    An attack that broke the protocol is stronger than one that did not, whatever their medians: few examples may be
+    rebuilt while most are not.
     """
     entries = [s for s in results.attempts_of(protocol, setting) if shown(s)]
     if not entries:
         return MISSING, ""
     first = [s for s in entries if s.get("metric") == entries[0].get("metric")]
-    best = max(first, key=strength)
+    best = max(first, key=lambda entry: (is_broken(entry), *strength(entry)))
     metric = str(best.get("metric"))
     unit = f" {best['unit']}" if best.get("unit") and metric not in SHARES else ""
-    guess = f"guess {measure(metric, best.get('baseline'))}{unit}"
+    said = [
+        str(best.get("attack")),
+        f"most leaked {measure(metric, best.get('worst'))}{unit}",
+        f"guess {measure(metric, best.get('baseline'))}{unit}",
+    ]
     if finite(best.get("median")) is not None:
-        return f"{measure(metric, best['median'])}{unit}", guess
-    worst = f"most leaked {measure(metric, best.get('worst'))}{unit}"
-    return "no claim", f"{worst}, {guess}; nothing claimed of {unclaimed(best):,} of {best['n']:,}"
+        return f"{measure(metric, best['median'])}{unit}", "\n".join(said)
+    return "no claim", "\n".join([*said, f"nothing claimed of {unclaimed(best):,} of {best['n']:,}"])

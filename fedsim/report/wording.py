@@ -151,6 +151,12 @@ def epsilon(privacy: Mapping[str, Any] | None) -> str:
     return at_most(privacy.get("epsilon")) if privacy else "no guarantee"
 
 
+def bounds_little(privacy: Mapping[str, Any]) -> bool:
+    """Whether an epsilon is so large, or infinite, that it allows nearly any leak: e to the 10 is odds of 22,000."""
+    read = finite(privacy.get("epsilon"))
+    return read is None or read > 10
+
+
 def at_most(value: Any) -> str:
     """An upper bound to three significant digits, rounded up so that it stays one; null is infinite."""
     read = finite(value)
