@@ -14,7 +14,7 @@ scenario = Scenario(
         Attack(name="prior", victims=4),
         Attack(name="label_counts", victims=4),
         Attack(name="analytic", victims=4),
-        Attack(name="inverting_gradients", victims=1, budget=AttackBudget(iterations=200, restarts=1)),
+        Attack(name="absolute_matching", victims=1, budget=AttackBudget(iterations=200, restarts=1)),
     ],
     seeds=[0, 1],
     compare={

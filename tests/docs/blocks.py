@@ -14,8 +14,8 @@ FILE = re.compile(r"# (\w+)\.py\n")
 SMALLER = {
     "README.md": {
         "seeds=[0, 1, 2]": "seeds=[0]",
-        'Attack(name="inverting_gradients", rounds=(1, 3))': (
-            'Attack(name="inverting_gradients", budget={"iterations": 2, "restarts": 1})'
+        'Attack(name="absolute_matching", rounds=(1, 3))': (
+            'Attack(name="absolute_matching", budget={"iterations": 2, "restarts": 1})'
         ),
         "--attack idlg": "--attack idlg --iterations 2 --restarts 1",
     },
