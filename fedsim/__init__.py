@@ -39,7 +39,7 @@ with leaving_on_interrupt():
     from strategies.client_checks import ClientChecks
     from strategies.client_dp import ClientDP
     from strategies.homomorphic import Homomorphic
-    from strategies.plants import Ascent, Fishing, Imprint, Inconsistency, Kernels, Traps
+    from strategies.plants import Ascent, FeatureFishing, Fishing, Imprint, Inconsistency, Kernels, Traps
     from strategies.secure_aggregation import SecureAggregation
 
 tell_in_a_line()
@@ -52,6 +52,7 @@ __all__ = [
     "ClientChecks",
     "ClientDP",
     "Deployment",
+    "FeatureFishing",
     "Federation",
     "Fishing",
     "Homomorphic",

@@ -150,13 +150,15 @@ def first_models(experiment: "Experiment") -> Crafted | None:
 def _known(experiment: "Experiment") -> Knowledge:
     """What the server knows when it plants: nothing that is private."""
     dataset, knows = experiment.dataset, experiment.scenario.adversary.knows
-    public = experiment.public_data()[0] if "public" in knows else None
+    public, labels = experiment.public_data()
+    granted = "public" in knows and len(public) > 0
     return Knowledge(
         dataset.input_shape,
         dataset.num_classes,
         value_range=dataset.value_range,
         loss=experiment.loss_name,
-        public=public if public is not None and len(public) else None,
+        public=public if granted else None,
+        public_labels=labels if granted and "public_labels" in knows else None,
     )
 
 

@@ -7,9 +7,11 @@ from pydantic import Field, field_validator, model_validator
 from fedsim.lies import adversary_problems
 from fedsim.part import Part
 from fedsim.planting import plant_by_name, planter_problems
-from strategies.plants import Ascent, Fishing, Imprint, Inconsistency, Kernels, Traps
+from strategies.plants import Ascent, FeatureFishing, Fishing, Imprint, Inconsistency, Kernels, Traps
 
-Plant = Annotated[Imprint | Kernels | Traps | Fishing | Inconsistency | Ascent, Field(discriminator="kind")]
+Plant = Annotated[
+    Imprint | Kernels | Traps | Fishing | FeatureFishing | Inconsistency | Ascent, Field(discriminator="kind")
+]
 """Everything that a server may plant in its model, told apart by ``kind``."""
 
 Grant = Literal[

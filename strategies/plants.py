@@ -11,7 +11,14 @@ from torch import nn
 
 from attacks.inference import Targets
 from attacks.membership_updates import ascended
-from attacks.surgery import plant_fishing, plant_imprint, plant_silence, plant_traps, plant_whisper
+from attacks.surgery import (
+    plant_feature_fishing,
+    plant_fishing,
+    plant_imprint,
+    plant_silence,
+    plant_traps,
+    plant_whisper,
+)
 from attacks.surgery.front import NAME, behind_front
 from attacks.view import Knowledge
 
@@ -244,6 +251,45 @@ class Fishing(Plant):
 
 
 @dataclass(frozen=True)
+class FeatureFishing(Plant):
+    """An output layer that lets one example of a class answer, the least like it (Fishing for User Data)."""
+
+    kind: Literal["feature_fishing"] = "feature_fishing"
+    target_class: int = 0
+    among: int = 8
+    """How many examples of the class are expected in what the server can read: an update, or a sum."""
+    sharpness: float = 30.0
+    """Of the cut: the logit at a distance of one standard deviation. More silences those nearer to the cut, and makes
+    the update larger, which a clip undoes."""
+
+    rung: ClassVar[str] = "L9"
+    attack: ClassVar[str] = "feature_fishing"
+    public: ClassVar[bool] = True
+    one_victim: ClassVar[bool] = False
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def problems(self) -> list[str]:
+        """Every invalid field."""
+        return _wrong(
+            (self.target_class >= 0, f"target_class = {self.target_class}: must be at least 0"),
+            (self.among >= 2, f"among = {self.among}: must be at least 2; plant 'fishing' for a lone example"),
+            (0 < self.sharpness < math.inf, f"sharpness = {self.sharpness}: must be positive and finite; try 30"),
+        )
+
+    def describe(self) -> str:
+        """In words."""
+        one = f"one example in {self.among} of class {self.target_class}"
+        return f"every client the same model, whose output layer lets {one} alone answer"
+
+    def craft(self, site: Site) -> Crafted:
+        """The same for all."""
+        planted = plant_feature_fishing(
+            site.model, site.know, self.target_class, among=self.among, sharpness=self.sharpness
+        )
+        return Crafted(planted.model, planted.planted, notes=planted.notes)
+
+
+@dataclass(frozen=True)
 class Inconsistency(Plant):
     """The victim gets the live model, all others one that answers with nothing (Eluding Secure Aggregation)."""
 
@@ -326,7 +372,7 @@ class Ascent(Plant):
 
 
 PLANTS: dict[str, type[Plant]] = {
-    plant.kind: plant for plant in (Imprint, Kernels, Traps, Fishing, Inconsistency, Ascent)
+    plant.kind: plant for plant in (Imprint, Kernels, Traps, Fishing, FeatureFishing, Inconsistency, Ascent)
 }
 """Every way to plant, by name."""
 
