@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim.words import counted
+
 SIGMAS = 6
 """A measured noise further from the one that was set than so many standard errors was not that noise."""
 UNLIKELY = 1e-6
@@ -81,8 +83,9 @@ def _homomorphic(settings: Mapping[str, Any], cell: Mapping[str, Any], evidence:
 
 
 def _client_checks(settings: Mapping[str, Any], cell: Mapping[str, Any], evidence: Mapping[str, Any]) -> list[str]:
-    checked = [name for name in evidence.get("clients", {}) if name.startswith("client_checks.")]
-    return [] if checked else ["no client's checks were measured"]
+    looked = {row["round"] for row in cell.get("detection") or () if row.get("clients")}
+    blind = [row["round"] for row in cell["training"] or () if row["round"] and row["round"] not in looked]
+    return [f"no client's checks were measured in {counted(len(blind), 'round')}"] if blind or not looked else []
 
 
 def _only(forms: Sequence[str], evidence: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim.report.blocks import Band, Gallery, Pair, Tile
-from fedsim.report.gallery import about
+from fedsim.report.gallery import NOTHING, about
 from fedsim.report.plots import CEILING
 from fedsim.report.reading import Hit, Results, Setting, Target, setting_name, unique
 from fedsim.report.sections import Context
@@ -16,11 +16,14 @@ from fedsim.report.wording import MISSING, measure
 
 
 def most_leaked(context: Context, protocol: str, setting: Setting) -> Pair | None:
-    """Truth and claim of the example that lies furthest above what guessing gets, over attacks, rounds and seeds."""
+    """Truth and claim of the example that leaked most, over attacks, rounds and seeds.
+
+    One that counts as rebuilt comes before all others; among them, the one furthest above what guessing gets.
+    """
     best = _strongest(context.results, context.pictures, protocol, setting)
     if best is None:
         return None
-    target, hit = max(best[1].items(), key=lambda found: _gain(found[1]))
+    target, hit = max(best[1].items(), key=lambda found: _worth(found[1]))
     first, second = context.pictures.uri(f"{hit.stem}/truth"), context.pictures.uri(f"{hit.stem}/claim")
     if first is None or second is None:
         return None
@@ -41,7 +44,7 @@ def extremes(context: Context, setting: Setting) -> Gallery | None:
             bands.append(Band(context.swatch(protocol), reason=results.lost(protocol, setting) or "no claim to show"))
             continue
         (attack, rung), hits = best
-        worst = max(hits.items(), key=lambda found: _gain(found[1]))
+        worst = max(hits.items(), key=lambda found: _worth(found[1]))
         ranked = sorted(hits.items(), key=lambda found: _reached(found[1]), reverse=True)
         shown = (("worst", worst), ("median", ranked[len(ranked) // 2]))
         tiles = [tile for word, found in shown for tile in _pair(pictures, protocol, word, *found)]
@@ -66,7 +69,7 @@ def _pair(pictures: Pictures, protocol: str, word: str, target: Target, hit: Hit
         (f"{word}, truth", f"client {target.client}, seed {target.seed}"),
     )
     if hit.figures["psnr"] is None:
-        return [truth, Tile(f"No claim for the {word} example with {protocol}", None, ("no claim",))]
+        return [truth, Tile(f"No claim for the {word} example with {protocol}", None, NOTHING)]
     claim = Tile(
         f"Rebuilt, the {word} with {protocol}: {about(target)}, PSNR {reached} dB, guessing {guess} dB",
         pictures.uri(f"{hit.stem}/claim"),
@@ -83,7 +86,7 @@ def _strongest(
     tried = unique((str(e.get("attack")), e.get("round"), str(e.get("rung"))) for e in attempts)
     shown = [((name, rung), _shown(results, pictures, protocol, setting, name, round)) for name, round, rung in tried]
     claimed = (pair for pair in shown if any(map(_claimed, pair[1].values())))
-    return max(claimed, key=lambda pair: max(map(_gain, pair[1].values())), default=None)
+    return max(claimed, key=lambda pair: max(map(_worth, pair[1].values())), default=None)
 
 
 def _shown(
@@ -115,6 +118,9 @@ def _guess(baseline: Mapping[str, float | None]) -> float | None:
     return max((v for name, v in baseline.items() if name.startswith("psnr") and v is not None), default=None)
 
 
-def _gain(hit: Hit) -> float:
-    """dB above the better guess; what is beyond telling two pictures apart does not count."""
-    return min(_reached(hit), CEILING) - (_guess(hit.baseline) or 0.0)
+def _worth(hit: Hit) -> tuple[bool, float]:
+    """Whether the example counts as rebuilt, then dB above the better guess.
+
+    What is beyond telling two pictures apart does not count.
+    """
+    return hit.rebuilt, min(_reached(hit), CEILING) - (_guess(hit.baseline) or 0.0)

@@ -181,9 +181,9 @@ def drawn(way: Sequence[Part]) -> str:
         body += _zone(part, top) if isinstance(part, Zone) else _crossing(part, top)
         top += part.height
     return (
-        # The page replaces the outermost element, so that what all of it shares stands on the one within.
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
-        f'<g font-family="sans-serif" font-size="12" fill="{INK}">' + "".join(body) + "</g></svg>"
+        # The page puts its own outermost element and typeface in place of these; size and colour stand within.
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
+        f'<g font-size="12" fill="{INK}">' + "".join(body) + "</g></svg>"
     )
 
 

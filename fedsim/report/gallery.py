@@ -11,7 +11,7 @@ from fedsim.report.reading import Hit, Results, Setting, Target
 from fedsim.report.tiles import Pictures
 from fedsim.report.wording import MISSING, measure
 
-COLUMNS = 5
+COLUMNS, NOTHING = 5, ("no claim",)
 RULE = (
     "Columns are chosen by rule, not by eye: the targets that every row attacked are ranked by PSNR within each row, "
     "the ranks averaged over the rows, and the columns taken at equal steps from the most to the least leaked."
@@ -150,12 +150,14 @@ def _claims(
         hit = hits.get(target, Hit(None, {}, {}))
         psnr, ssim = measure("psnr", hit.figures.get("psnr")), measure("ssim", hit.figures.get("ssim"))
         if f"{hit.stem}/claim" not in pictures or ("psnr" in hit.figures and psnr == MISSING):
-            tiles.append(Tile(f"No claim under {protocol}: {about(target)}", None, ("no claim",)))
+            tiles.append(Tile(f"No claim under {protocol}: {about(target)}", None, NOTHING))
         elif _elsewhere(pictures, target, hit, rows):
             tiles.append(Tile(f"Another target under {protocol}: not {about(target)}", None, ("another target",)))
         else:
             alt = f"Rebuilt under {protocol}: {about(target)}, PSNR {psnr} dB, SSIM {ssim}"
             tiles.append(Tile(alt, pictures.uri(f"{hit.stem}/claim"), (f"{psnr} dB", f"SSIM {ssim}")))
+    if all(tile.lines == NOTHING for tile in tiles):
+        return Band(name, rung, reason=reason or "no claim of any of these")
     return Band(name, "; ".join(filter(None, [rung, reason])), tiles)
 
 

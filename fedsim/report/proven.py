@@ -13,7 +13,12 @@ class Shown:
 
     word: str
     tone: str
-    lacking: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lacking(self) -> bool:
+        """Whether evidence is missing or speaks against a defence."""
+        return self.tone == "bad"
 
     @property
     def chip(self) -> Chip:
@@ -22,7 +27,7 @@ class Shown:
 
 
 def shown_on(results: Results, protocol: str, setting: Setting) -> Shown:
-    """Shown, lacking, or nothing to show where there is no defence."""
+    """Shown, lacking, or nothing to show: where there is no defence, or clients sent nothing to a server that lied."""
     stated, cells = results.stated_of(protocol, setting), results.evidence_of(protocol, setting)
     if not stated:
         return Shown("lacking", "bad", ("the scenario cannot be read, so nothing says what was to be on",))
@@ -30,6 +35,8 @@ def shown_on(results: Results, protocol: str, setting: Setting) -> Shown:
         return Shown("no defence", "none")
     if not cells:
         return Shown("lacking", "bad", ("no run finished",))
+    if results.stopped(protocol, setting):
+        return Shown("clients refused", "good", ("no update was sent, so there was nothing to protect or to measure",))
     found = [proof for cell, evidence in cells for proof in proofs(stated["protocol"], cell, evidence)]
-    lacking = unique(f"{proof.defence.replace('_', ' ')}: {text}" for proof in found for text in proof.lacking)
-    return Shown("lacking", "bad", tuple(lacking)) if lacking else Shown("shown", "good")
+    notes = unique(f"{proof.defence.replace('_', ' ')}: {text}" for proof in found for text in proof.lacking)
+    return Shown("lacking", "bad", tuple(notes)) if notes else Shown("shown", "good")

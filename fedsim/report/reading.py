@@ -47,6 +47,8 @@ class Hit:
     figures: Mapping[str, float | None]
     baseline: Mapping[str, float | None]
     rows: Mapping[str, Any] | None = None
+    rebuilt: bool = False
+    """Whether the claim counts as rebuilt: near enough, and nearer than guessing by a margin."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ class Results:
         measured = self.raw.get("evidence") or {}
         done = (cell for cell in self.cells_of(protocol, setting) if cell.get("status") != "failed")
         return [(cell, measured.get(str(cell.get("digest"))) or {}) for cell in done]
+
+    def stopped(self, protocol: str, setting: Setting) -> bool:
+        """Whether clients found the server lying in every round of every finished cell, and sent it nothing."""
+        cells = self.evidence_of(protocol, setting)
+        rows = [row for cell, _ in cells for row in cell.get("training") or [] if row.get("round")]
+        silent = all((measured.get("wire") or {}).get("forms") == [] for _, measured in cells)
+        return bool(rows) and silent and all(str(row.get("lie") or "").startswith("stopped by") for row in rows)
 
     def seeds_of(self, protocol: str, setting: Setting) -> tuple[int, int]:
         """How many of a combination's cells finished, and how many failed."""
@@ -246,7 +255,7 @@ def words_told(records: Iterable[Json]) -> tuple[float, float, float] | None:
 def _hits(victim: Json) -> Iterable[Hit]:
     """The victim's examples, one after another."""
     stems = list(victim.get("pictures") or [])
-    rows = victim.get("rows") or {}
+    rows, recovered = victim.get("rows") or {}, list(victim.get("recovered") or [])
     figures = {str(k): list(v) for k, v in (victim.get("figures") or {}).items() if isinstance(v, (list, tuple))}
     guesses = {str(k): list(v) for k, v in (victim.get("baseline") or {}).items() if isinstance(v, (list, tuple))}
     count = max([len(stems), len(rows.get("claim") or []), *map(len, figures.values())], default=0)
@@ -260,6 +269,7 @@ def _hits(victim: Json) -> Iterable[Hit]:
             figures={name: finite(values[i]) for name, values in figures.items() if i < len(values)},
             baseline={name: finite(values[i]) for name, values in guesses.items() if i < len(values)},
             rows=record if rows else None,
+            rebuilt=i < len(recovered) and bool(recovered[i]),
         )
 
 

@@ -67,7 +67,7 @@ def remains(results: Results, protocol: str, setting: Setting) -> Chip:
     if told := unique(str(row.get("asset")) for row in what_was_told(results, protocol, setting)):
         return Chip(f"{listed(told)} told", "bad")
     verdict = judgement(results, protocol, setting)
-    return Chip("no break by what was run" if verdict.tone == "good" else verdict.text, verdict.tone)
+    return Chip("no break by what was run" if verdict.text == "not broken" else verdict.text, verdict.tone)
 
 
 def _notices(results: Results, protocol: str, setting: Setting) -> str:

@@ -12,6 +12,9 @@ from fedsim.report.tiles import Pictures
 from fedsim.report.wording import finite
 from fedsim.words import listed, rung_step
 
+STOPPED = "attack stopped"
+"""The verdict where clients found the server lying, and sent it nothing."""
+
 
 @dataclass
 class Context:
@@ -79,6 +82,8 @@ def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
         return Chip(f"{listed(read)} read", "bad")
     if cells and all(cell.get("status") == "failed" for cell in cells):
         return Chip("run failed", "warn")
+    if results.stopped(protocol, setting):
+        return Chip(STOPPED, "good")
     return Chip("not broken", "good") if any(map(holds, entries)) else Chip("undecided", "warn")
 
 

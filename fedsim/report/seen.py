@@ -50,7 +50,7 @@ def _evidence(results: Results, protocol: str) -> Cell:
         return Cell("nothing was run")
     lacking: dict[str, list[Setting]] = {}
     for setting, proof in found:
-        for text in proof.lacking:
+        for text in proof.notes:
             lacking.setdefault(text, []).append(setting)
     said = [
         text if len(among) == len(found) else f"{'; '.join(map(setting_name, among))}: {text}"

@@ -95,13 +95,14 @@ nav ol{display:block}nav li{padding:.2rem 0}.truth .tiles .first{min-height:2.7e
 .cards table,.cards tbody,.cards tr,.cards th,.cards td,.cards caption{display:block;min-width:0;text-align:left}
 .cards thead{display:none}.cards tr{border-bottom:1px solid var(--line);padding:.5rem 0}
 .cards :is(tbody th,td){border:0;padding:.1rem 0}.cards td:empty{display:none}
-.cards td::before{content:attr(data-label) ": ";color:var(--quiet)}.cards td:has(.chip)::before{content:none}
+.cards td::before{content:attr(data-label) ": ";color:var(--quiet)}
+.cards td:has(.chip):not([data-label^=protection])::before,.cards td[data-label=""]::before{content:none}
 .cards td.num{white-space:normal}.cards td.num small,.cards td small{display:inline;margin-left:.5rem}
 .cards td:has(.chip) small{display:block;margin-left:0}}
 @page{size:A4;margin:16mm 15mm 18mm}
 @media print{:root{color-scheme:light}html{font-size:9.5pt}body{line-height:1.45}
 main,header,footer{max-width:none;padding:0}nav,.skip{display:none}header{padding-top:0}
-h2{margin-top:1.6rem;break-after:avoid}h3{break-after:avoid}tr,.band,.plot,p,li{break-inside:avoid}
+h2{margin-top:1.6rem;break-after:avoid}h3,caption,thead,summary{break-after:avoid}tr,.band,.plot,p,li{break-inside:avoid}
 .scroll{overflow:visible;background:none}table{font-size:.84rem;min-width:100%}th small,td small{font-size:.95em}
 th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group}
 .pair{grid-template-columns:1fr 1fr}.plot svg{max-width:74mm}figure{margin:.6rem 0 1rem}

@@ -7,7 +7,7 @@ from fedsim.report.extremes import most_leaked
 from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
-from fedsim.report.sections import Context, holds, is_broken, judgement, lowest_broken, strength, what_was_told
+from fedsim.report.sections import STOPPED, Context, holds, is_broken, judgement, lowest_broken, strength, what_was_told
 from fedsim.report.wording import MISSING, SHARES, bounds_little, epsilon, finite, measure, share, shown, unclaimed
 from fedsim.words import RUNGS, counted, listed, rung_step
 
@@ -20,7 +20,7 @@ def verdict(context: Context) -> Section:
     """The answer in a sentence, then by protocol; each verdict in full is folded."""
     results = context.results
     words = [judgement(results, protocol, setting).text for protocol, setting in results.combinations]
-    rank = ("not broken", "undecided", "run failed")
+    rank = ("undecided", "run failed", STOPPED, "not broken")
     ordered = sorted(unique(words), key=lambda word: rank.index(word) + 2 if word in rank else word != "broken")
     tally = [f"{words.count(word)} {word}" for word in ordered]
     kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
@@ -47,8 +47,8 @@ def verdict(context: Context) -> Section:
     if context.pictures.shown:
         blocks.append(
             Prose(
-                "“Most leaked” shows one example, the client's beside what was rebuilt: that of all attacks and seeds "
-                "whose figure lies furthest above what guessing gets.",
+                "“Most leaked” shows one example, the client's beside what was rebuilt: of all attacks and seeds, and "
+                "first of those that count as rebuilt, the one whose figure lies furthest above what guessing gets.",
                 "note",
             )
         )
@@ -64,7 +64,8 @@ def _meanings() -> list[Block]:
             "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
             "attack may. “Labels read”, or a column, words or secrets, means that these were told right more often "
             "than the better guess from public data gets, by more than chance: the whole interval lies above it. "
-            "“Undecided” means that no attack gave an answer that counts either way.",
+            f"“{STOPPED.capitalize()}” means that clients found the server lying and sent it nothing, so that there "
+            "was nothing to attack. “Undecided” means that no attack gave an answer that counts either way.",
             "note",
         ),
         Prose(
@@ -126,7 +127,7 @@ def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
         Cell(*_headline_figure(results, protocol, setting)),
         share(mean(results.accuracy_of(protocol, setting))),
         _epsilon(results, protocol, setting),
-        Cell(proof.chip, "\n".join(proof.lacking)),
+        Cell(proof.chip, "\n".join(proof.notes)),
     ]
 
 
@@ -165,7 +166,7 @@ def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
         return Cell(MISSING if results.noise_of(protocol, setting) else epsilon(None))
     unit = f"per {privacy['unit']}" if privacy.get("unit") else ""
     most = "the largest over seeds" if results.privacy_differs(protocol, setting) else ""
-    weak = "bounds next to nothing" if bounds_little(privacy) else ""
+    weak = "bounds next\nto nothing" if bounds_little(privacy) else ""
     return Cell(epsilon(privacy), "\n".join(filter(None, [unit, most, weak])))
 
 
@@ -184,7 +185,7 @@ def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple
     unit = f" {best['unit']}" if best.get("unit") and metric not in SHARES else ""
     said = [
         str(best.get("attack")),
-        f"most leaked {measure(metric, best.get('worst'))}{unit}",
+        f"worst {measure(metric, best.get('worst'))}{unit}",
         f"guess {measure(metric, best.get('baseline'))}{unit}",
     ]
     if finite(best.get("median")) is not None:

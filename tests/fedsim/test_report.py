@@ -320,7 +320,7 @@ def test_an_attack_that_left_most_targets_out_shows_its_worst_case_and_its_count
     results = changed(run, "none", **few)
     text = Page(written(results, run[1], tmp_path)).text
     assert "< 1 % 2 of 539" in text
-    assert "no claim analytic most leaked 46.1 dB guess" in text
+    assert "no claim analytic worst 46.1 dB guess" in text
     assert "nothing claimed of 537 of 539" in text
     assert "n = 539 537 without a claim" in text
     stream = io.StringIO()

@@ -5,14 +5,16 @@ import re
 
 import pytest
 
+from fedsim.proof import proofs
 from fedsim.report.blocks import Cell, Table
 from fedsim.report.extremes import extremes, most_leaked
 from fedsim.report.flow import WIDTH, drawn, parts
 from fedsim.report.markdown import markdown
 from fedsim.report.pareto import Place, apart, trade
 from fedsim.report.plots import inline
+from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results
-from fedsim.report.sections import Context
+from fedsim.report.sections import Context, judgement
 from fedsim.report.tiles import Pictures
 from fedsim.report.verdicts import verdict
 from fedsim.scenario import Scenario
@@ -40,6 +42,17 @@ def test_each_protocol_shows_its_own_worst_and_median_with_what_guessing_reaches
     lines = [tile.lines for tile in shown.bands[2].tiles]
     assert lines[3][0] == f"rebuilt, {reached[len(reached) // 2]:.1f} dB"
     assert all(re.fullmatch(r"guess [\d.]+ dB", claim[1]) for claim in lines[1::2])
+
+
+def test_an_example_that_counts_as_rebuilt_comes_before_one_further_above_guessing(run):
+    results = copy.deepcopy(run[0])
+    attacks = [a for c in results["cells"] if c["labels"]["protocol"] == "DP z=0.1" for a in c["attacks"]]
+    victims = [victim for attack in attacks for victim in attack["victims"]]
+    for victim, figure in zip(victims, (23.0, 22.0), strict=False):
+        victim["figures"]["psnr"] = [figure]
+    victims[1]["recovered"] = [True]
+    tiles = extremes(context(results, run[1]), DIGITS).bands[3].tiles
+    assert tiles[1].lines[0] == "rebuilt, 22.0 dB"
 
 
 def test_a_median_without_a_claim_is_said_to_have_none(run):
@@ -72,14 +85,14 @@ def test_the_headline_is_that_of_the_attack_that_broke_the_protocol(run):
     table = next(block for block in verdict(context(results, run[1])).blocks if isinstance(block, Table))
     headline = table.cells[0][table.head.index("strongest attack, median")]
     assert headline.note.splitlines()[0] == "analytic"
-    assert headline.note.splitlines()[1].startswith("most leaked ")
+    assert headline.note.splitlines()[1].startswith("worst ")
 
 
 def test_an_epsilon_that_bounds_nothing_says_so(run):
     table = next(block for block in verdict(context(*run)).blocks if isinstance(block, Table))
     notes = [row[table.head.index("epsilon")].note for row in table.cells]
     assert notes[0] == ""
-    assert all("bounds next to nothing" in note for note in notes[1:])
+    assert all("bounds next\nto nothing" in note for note in notes[1:])
 
 
 def test_the_flow_keeps_its_size_and_colour_within_the_page():
@@ -101,3 +114,31 @@ def test_the_trade_is_drawn_where_the_points_are_and_its_ticks_do_not_overlap(ru
 def test_lines_of_a_cell_stay_lines_in_markdown_and_what_spans_stands_in_each_column():
     table = Table("t", ["", "a", "b"], [["x", "one\ntwo", "3"], ["y", Cell("both", span=2)]])
     assert "| x | one<br>two | 3 |\n| y | both | both |" in markdown(table)
+
+
+def test_a_lie_that_clients_stopped_is_no_missing_evidence_and_no_open_question(run):
+    results = copy.deepcopy(run[0])
+    mine = [cell for cell in results["cells"] if cell["labels"] == {"protocol": "DP z=0.1", "task": "digits"}]
+    for cell in mine:
+        for row in cell["training"][1:]:
+            row["lie"] = "stopped by ModelRefused[parallel_rows] (4 of 4 clients)"
+        results["evidence"][cell["digest"]]["wire"]["forms"] = []
+    results["summary"] = [e for e in results["summary"] if e["labels"]["protocol"] != "DP z=0.1"]
+    here = Results(results)
+    assert judgement(here, "DP z=0.1", DIGITS).text == "attack stopped"
+    assert (shown_on(here, "DP z=0.1", DIGITS).word, shown_on(here, "DP z=0.1", DIGITS).lacking) == (
+        "clients refused",
+        False,
+    )
+    mine[0]["training"][-1]["lie"] = "imprint planted; answers on it came from 1 of 4"
+    assert judgement(here, "DP z=0.1", DIGITS).text == "undecided"
+    assert shown_on(here, "DP z=0.1", DIGITS).word == "shown"
+
+
+def test_checks_count_as_shown_where_clients_looked_in_every_round():
+    checks = [{"kind": "client_checks"}]
+    cell = {"training": [{"round": 0}, {"round": 1}, {"round": 2}], "detection": [{"round": 1, "clients": 4}]}
+    (proof,) = proofs(checks, cell, {})
+    assert proof.lacking == ("no client's checks were measured in 1 round",)
+    cell["detection"].append({"round": 2, "clients": 4})
+    assert proofs(checks, cell, {})[0].shown

@@ -72,7 +72,7 @@ def test_protection_counts_as_shown_only_where_it_was_measured(results):
         measured["clients"]["client_dp.noise_std"] |= {"min": 0.0}
     lacking = shown_on(Results(results), "DP z=0.01", FACES)
     assert lacking.word == "lacking"
-    assert "was measured, 0.01 was set" in lacking.lacking[0]
+    assert "was measured, 0.01 was set" in lacking.notes[0]
     assert shown_on(Results({**results, "scenario": {"name": "?"}}), "DP z=0.01", FACES).word == "lacking"
 
 
