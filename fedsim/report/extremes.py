@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim.report.blocks import Band, Gallery, Pair, Tile
-from fedsim.report.gallery import NOTHING, about
+from fedsim.report.gallery import EXACT, NOTHING, about
 from fedsim.report.plots import CEILING
 from fedsim.report.reading import Hit, Results, Setting, Target, setting_name, unique
 from fedsim.report.sections import Context
@@ -55,7 +55,7 @@ def extremes(context: Context, setting: Setting) -> Gallery | None:
     caption = (
         f"Each protocol's own worst and median example{on}, of the attack that came furthest above guessing under it: "
         "the client's to the left, what was rebuilt to the right, with its PSNR and what the better guess reaches. The "
-        "median is over all examples; one for which the attack claimed nothing ranks below every figure."
+        f"median is over all examples; one for which the attack claimed nothing ranks below every figure; {EXACT}."
     )
     return Gallery(caption, 4, bands)
 

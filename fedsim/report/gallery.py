@@ -12,6 +12,7 @@ from fedsim.report.tiles import Pictures
 from fedsim.report.wording import MISSING, measure
 
 COLUMNS, NOTHING = 5, ("no claim",)
+EXACT = "200 dB stands for an exact copy"
 RULE = (
     "Columns are chosen by rule, not by eye: the targets that every row attacked are ranked by PSNR within each row, "
     "the ranks averaged over the rows, and the columns taken at equal steps from the most to the least leaked."
@@ -70,7 +71,7 @@ def picture_gallery(
             for protocol in results.protocols
         ),
     ]
-    caption = f"{attack}, round {round}. {RULE} Under each picture: PSNR, then SSIM."
+    caption = f"{attack}, round {round}. {RULE} Under each picture: PSNR, then SSIM; {EXACT}."
     return Gallery(caption, len(targets), bands)
 
 

@@ -52,7 +52,7 @@ def _row(
         first = entry["readings"][0]
         right, low, high = (share(first.get(key)) for key in ("right", "low", "high"))
         figure, guess = Cell(f"{right} [{low}, {high}]", f"{first.get('what')} right"), share(first.get("guess"))
-    worst = f"most leaked {measure(metric, entry.get('worst'))}{unit}" if shown(entry) else ""
+    worst = f"worst {measure(metric, entry.get('worst'))}{unit}" if shown(entry) else ""
     rebuilt = Cell(f"{entry.get('rebuilt', 0):,} of {entry['n']:,}", worst) if entry.get("n") else Cell(MISSING)
     hint = f"Round {which[1]}. Told: {told(records[0])}. Budget: {tried(records[0])}."
     return [
@@ -60,7 +60,7 @@ def _row(
         str(records[0].get("rung")),
         context.swatch(protocol),
         setting_name(setting) or MISSING,
-        Cell(outcome(entry, records), status(results, protocol, setting, records)),
+        Cell(outcome(entry, records), status(results, protocol, setting, records).removeprefix("not applicable: ")),
         figure,
         guess,
         rebuilt,

@@ -68,7 +68,8 @@ background:var(--wash);border:1px solid var(--line)}
 .tiles li>span.first{margin-top:.25rem;color:var(--ink);font-weight:600;min-height:1.35em}
 .reason{margin:0;color:var(--quiet)}
 figcaption{max-width:44rem;margin-top:.5rem}
-.pair .scroll table{min-width:0}.pair .swatch{white-space:normal}
+.pair .scroll table{min-width:0}.pair .swatch,.matrix .swatch{white-space:normal}
+.verdicts td[data-label^=strongest]{min-width:7.75rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}
 .plot svg{display:block;width:100%;max-width:30rem;height:auto;background:none}
 .plot svg text{font-family:inherit!important}
@@ -102,7 +103,8 @@ nav ol{display:block}nav li{padding:.2rem 0}.truth .tiles .first{min-height:2.7e
 @page{size:A4;margin:16mm 15mm 18mm}
 @media print{:root{color-scheme:light}html{font-size:9.5pt}body{line-height:1.45}
 main,header,footer{max-width:none;padding:0}nav,.skip{display:none}header{padding-top:0}
-h2{margin-top:1.6rem;break-after:avoid}h3,caption,thead,summary{break-after:avoid}tr,.band,.plot,p,li{break-inside:avoid}
+h2{margin-top:1.6rem;break-after:avoid}h3,caption,thead,summary{break-after:avoid}
+tr,.band,.plot,p,li{break-inside:avoid}
 .scroll{overflow:visible;background:none}table{font-size:.84rem;min-width:100%}th small,td small{font-size:.95em}
 th,td{padding:.25rem .6rem .25rem 0;min-width:0}thead{display:table-header-group}
 .pair{grid-template-columns:1fr 1fr}.plot svg{max-width:74mm}figure{margin:.6rem 0 1rem}

@@ -3,7 +3,7 @@
 from attacks import available, inferences
 from fedsim.report.blocks import Block, Bullets, Cell, Folded, Heading, Section, Table
 from fedsim.report.crowd import UNMEASURED, crowd_measured
-from fedsim.report.reading import Json, Results, setting_name, unique
+from fedsim.report.reading import Json, Results, unique
 from fedsim.report.sections import Context
 from fedsim.report.standards import GOALS, goal_of
 from fedsim.report.wording import MISSING, plain
@@ -98,8 +98,9 @@ def _untested(results: Results) -> list[str]:
     reached = {goal_of(name) for name in names}
     missed = [GOALS[key].wants for key in GOALS if key not in reached | {"guess", "examples", "labels", "words"}]
     items += [f"Not part of this run: {'; '.join(missed)}."] if missed else []
+    data = unique(label for setting in results.settings for axis, label in setting if axis == "task")
     items += [
-        f"Data other than {listed([setting_name(s) for s in results.settings if setting_name(s)]) or 'this data set'}, "
+        f"Data other than {listed(data) or 'this data set'}, "
         "other models, batch sizes and training lengths behave differently.",
         "Timing, network metadata and the machines themselves were not examined.",
     ]

@@ -22,7 +22,7 @@ def verdict(context: Context) -> Section:
     words = [judgement(results, protocol, setting).text for protocol, setting in results.combinations]
     rank = ("undecided", "run failed", STOPPED, "not broken")
     ordered = sorted(unique(words), key=lambda word: rank.index(word) + 2 if word in rank else word != "broken")
-    tally = [f"{words.count(word)} {word}" for word in ordered]
+    tally = [f"{words.count(word)} {'with the ' if word == STOPPED else ''}{word}" for word in ordered]
     kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
     plural = "combinations of protocol and setting" if len(results.settings) > 1 else "protocols"
     lead = f"Of {counted(len(words), kind, plural)}: {listed(tally)}." if words else "Nothing was run."
@@ -69,8 +69,8 @@ def _meanings() -> list[Block]:
             "note",
         ),
         Prose(
-            f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on, if that beats the best guess without any "
-            f"update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its columns right on, if that is "
+            f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on (200 dB stands for an exact "
+            f"copy), if that beats the best guess without any update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its columns right on, if that is "
             f"{100 * RECORD_MARGIN:g} points more than guessing gets, or all of them; a text when "
             f"{share(TOKEN_SHARE)} of its words are right, and guessing gets fewer.",
             "note",
