@@ -69,8 +69,9 @@ def _meanings() -> list[Block]:
             "note",
         ),
         Prose(
-            f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on (200 dB stands for an exact "
-            f"copy), if that beats the best guess without any update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its columns right on, if that is "
+            f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on (200 dB stands for an exact copy), if that "
+            f"beats the best guess without any update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its "
+            f"columns right on, if that is "
             f"{100 * RECORD_MARGIN:g} points more than guessing gets, or all of them; a text when "
             f"{share(TOKEN_SHARE)} of its words are right, and guessing gets fewer.",
             "note",
