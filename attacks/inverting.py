@@ -1,5 +1,6 @@
 """Inverting gradients: cosine distance and total variation, by Adam on the signs, inside the box of the data."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -79,6 +80,10 @@ RECIPE = Recipe(
 )
 
 
+LONE = dataclasses.replace(RECIPE, matching=Matching(cosine, tv=0.01))
+"""For one image, with which no other mixes: a third of the smoothing (.5 dB better on photographs held out)."""
+
+
 @attack(
     "inverting_gradients",
     paper="Geiping, Bauermeister, Dröge, Moeller, NeurIPS 2020, eq. 4",
@@ -93,4 +98,8 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
 
     It starts from noise, for several images from flat colours.
     """
-    return match(cases, RECIPE, budget)
+    answers: dict[int, Reconstruction | NotApplicable] = {}
+    for recipe, lone in ((LONE, True), (RECIPE, False)):
+        own = [place for place, case in enumerate(cases) if (case.knowledge.batch_size == 1) == lone]
+        answers.update(zip(own, match([cases[place] for place in own], recipe, budget), strict=True))
+    return [answers[place] for place in range(len(cases))]

@@ -33,6 +33,10 @@ def cosine(gradient: Gradient, target: Gradient) -> Tensor:
     return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
 
 
+ROUND = 0.01
+"""Differences below this part of the target's mean size are squared instead: what rounding changes steers no search."""
+
+
 def absolute(gradient: Gradient, target: Gradient) -> Tensor:
     """What the best multiple of the gradient leaves of the target, as a share of its absolute sum (scalar): 0 matches.
 
@@ -41,8 +45,10 @@ def absolute(gradient: Gradient, target: Gradient) -> Tensor:
     al. 2021 (TAG), eq. 5, has them beside squares.
     """
     own, seen = _flat(gradient, target)
-    scale = (own * seen).sum() / (own * own).sum()
-    return (scale * own - seen).abs().sum() / seen.abs().sum()
+    left = (own * seen).sum() / (own * own).sum() * own - seen
+    size = seen.abs().mean()
+    corner = ROUND * size
+    return ((left.square() + corner.square()).sqrt() - corner).mean() / size
 
 
 def kept_cosine(gradient: Gradient, target: Gradient) -> Tensor:

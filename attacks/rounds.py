@@ -81,9 +81,9 @@ def _solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
         for name, tensor in obs.update.items()
     }
     together = Observation(_Rounds([obs.model for obs in seen]), update, "gradient")
-    recipe = dataclasses.replace(
-        RECIPE, matching=dataclasses.replace(RECIPE.matching, distance=apart, loss=_likelihood)
-    )
+    smoothing = RECIPE.matching.tv / len(seen) ** 0.5  # as the noise that it is there against
+    matching = dataclasses.replace(RECIPE.matching, distance=apart, loss=_likelihood, tv=smoothing)
+    recipe = dataclasses.replace(RECIPE, matching=matching)
     marked = F.one_hot(labels, know.num_classes).to(next(together.model.parameters())).repeat(1, len(seen))
     granted = dataclasses.replace(know, labels=marked, num_classes=marked.shape[1])
     claim = match([Case((together,), granted, case.generator)], recipe, budget)[0]

@@ -35,7 +35,7 @@ def test_noise_averages_out_over_rounds_of_different_models_clips_and_kinds():
     for seed in range(8):
         model, kind = small(seed), ("gradient", "delta")[seed % 2]
         scale = (0.5 + seed) * (-1 if kind == "delta" else 1)
-        rounds.append(Observation(model, noisy(model, x, y, 2.0, seed, scale), kind, round=seed + 1))
+        rounds.append(Observation(model, noisy(model, x, y, 1.0, seed, scale), kind, round=seed + 1))
     one, all_of_them = (
         float(psnr(reconstruct("matching_over_rounds", seen, facts(y), budget=BUDGET).inputs, x, UNIT))
         for seen in (rounds[-1:], rounds)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks import Budget
-from attacks.inverting import RECIPE
+from attacks.inverting import LONE
 from attacks.metrics import psnr
 from tests.attacks.pictures import attack, photo
 from tests.benchmarks.beside import BUILD, attack_by_peer, save, set_up_peer
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"{count} photographs, {RESTARTS} restarts of {ITERATIONS} iterations, torch {torch.__version__}", flush=True)
     print(f"{'':36}{'CPU s each':>12}{'median PSNR':>13}")
     print(f"{'inverting_gradients':36}{seconds / count:12.2f}{statistics.median(ours):13.2f}", flush=True)
-    for name, tv, some in (("with our weight", RECIPE.matching.tv, count), ("as it ships", None, max(1, count // 8))):
+    for name, tv, some in (("with our weight", LONE.matching.tv, count), ("as it ships", None, max(1, count // 8))):
         theirs = attack_by_peer(python, files[:some], "invertinggradients", ITERATIONS, RESTARTS, tv)
         cost = statistics.mean(t.seconds for t in theirs) / (seconds / count)
         found = statistics.median(decibels(t.claim, v.image) for t, v in zip(theirs, victims, strict=False))
