@@ -60,7 +60,7 @@ def privacy(context: Context) -> Section:
     fields += [(key, key.replace("_", " ")) for key in sorted({k for s in found.values() for k in s} - known)]
     rows: list[list[object]] = []
     for key, words in fields:
-        values = [at_most(s.get(key)) if key.startswith("epsilon") else plain(s.get(key)) for s in found.values()]
+        values = [_stated(key, statement.get(key)) for statement in found.values()]
         shared = len(set(values)) == 1 and len(values) > 1 and len(values[0]) > SHORT
         rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
     if most := [_most(statement) for statement in found.values()]:
@@ -74,7 +74,7 @@ def privacy(context: Context) -> Section:
             ]
         )
     blocks: list[Block] = [
-        Table("The statement behind each epsilon", ["", *found], rows),
+        Table("The statement behind each epsilon", ["", *found], rows, tone="words"),
         Prose(
             "Epsilon bounds what any attack could learn, however strong, on the assumptions in the table. The leakage "
             "figures above are what particular attacks did learn. The one is an upper bound, the other a lower bound. "
@@ -94,6 +94,13 @@ def privacy(context: Context) -> Section:
     if without:
         blocks.append(Prose(f"No epsilon holds for {listed(without)}.", "note"))
     return Section("epsilon", "Differential privacy", blocks)
+
+
+def _stated(key: str, value: Any) -> str:
+    """One field of a statement; what is several sentences, a line each."""
+    if key.startswith("epsilon"):
+        return at_most(value)
+    return "\n".join(map(plain, value)) if isinstance(value, (list, tuple)) else plain(value)
 
 
 def _most(statement: Json) -> str:
@@ -239,6 +246,7 @@ def reproduce(context: Context) -> Section:
             if commands
             else Prose("No command was stored with this run: pass the scenario below to fedsim.run in Python."),
             Table("Identity of this run", ["", "value"], facts, tone="narrow words"),
+            Prose("Versions, date and machine differ from run to run, and stand in the last section.", "note"),
             Folded("The whole scenario, as JSON", [Code(text, "Scenario as JSON")]),
         ],
     )

@@ -144,7 +144,8 @@ def utility(context: Context) -> Section:
                     lambda p=points, g=guess: plots.leakage_against_noise(p, context.marks, g, "PSNR of the claim, dB"),
                     _told(points),
                     "Above: median PSNR with its interval; higher is more leakage. An arrow marks figures beyond the "
-                    "axis. Below: accuracy after the last round, with its range over seeds.",
+                    "axis. An attack that claimed nothing of most examples has no median and is not drawn, though it "
+                    "may have rebuilt a few. Below: accuracy after the last round, with its range over seeds.",
                 )
             )
         curves = {p: results.curves_of(p, setting, "accuracy") for p in results.protocols}

@@ -5,15 +5,16 @@ import torch
 
 from attacks import Knowledge
 from attacks.detect import digest, disagreement, examine
-from attacks.surgery import plant_imprint, plant_silence, plant_traps
+from attacks.surgery import plant_feature_fishing, plant_imprint, plant_silence, plant_traps
 from tests.attacks.conftest import mlp, pick
 
 KNOW = Knowledge((64,), 10, batch_size=16, value_range=(0.0, 1.0))
 
 
 def crafted(digits, name):
-    x, _, generator = pick(digits, 0, 400)
+    x, y, generator = pick(digits, 0, 400)
     know = Knowledge((64,), 10, public=x)
+    labelled = Knowledge((64,), 10, public=x, public_labels=y)
     model = mlp(1, 256)
     makers = {
         "imprint": lambda: plant_imprint(model, x, bins=128, generator=generator, num_classes=10),
@@ -21,6 +22,7 @@ def crafted(digits, name):
         "traps": lambda: plant_traps(model, know, batch=16, generator=generator),
         "traps by bias": lambda: plant_traps(model, know, batch=16, generator=generator, by="bias"),
         "silence": lambda: plant_silence(model, know),
+        "one of a class": lambda: plant_feature_fishing(model, labelled, 3, among=8),
     }
     return makers[name]().model
 
@@ -38,6 +40,7 @@ def suspicious(received, trusted, digits, seed=7, batch=16):
         ("traps", {"scarce_rows"}),
         ("traps by bias", {"scarce_rows"}),
         ("silence", {"dead_rows", "scarce_rows"}),
+        ("one of a class", {"gradient_snr"}),
     ],
 )
 def test_every_crafted_model_shows(digits, name, signals):

@@ -266,6 +266,8 @@ def test_the_report_shows_attack_and_detection_and_the_stopped_run_is_no_problem
         ({"plant": {"kind": "imprint", "bins": 1}}, "bins = 1: must be at least 2"),
         ({"plant": {"kind": "imprint", "hats": True}}, "hats"),
         ({"plant": {"kind": "inconsistency", "whisper": 1.0}}, "whisper = 1.0"),
+        ({"plant": {"kind": "feature_fishing", "among": 1}}, "plant.among = 1: must be at least 2"),
+        ({"plant": {"kind": "feature_fishing", "sharpness": 0}}, "plant.sharpness = 0.0: must be positive"),
         ({"victim": CLIENTS}, "adversary.victim = 4: must be an honest client, from 0 to 3"),
         ({"plant": "imprint", "knows": ["batch_size"]}, "is set on public data; grant 'public'"),
     ],
@@ -302,6 +304,11 @@ def test_checks_come_before_what_hides():
         ("traps", {"dataset": "photos", "model": "convnet"}, "no dense layer that reads the input; plant 'imprint'"),
         ("imprint", {"dataset": "messages", "model": "transformer"}, "token ids"),
         ({"kind": "fishing", "target_class": 10}, {}, "target_class = 10: the model tells classes 0 to 9 apart"),
+        (
+            {"kind": "feature_fishing", "target_class": 10},
+            {},
+            "target_class = 10: the model tells classes 0 to 9 apart",
+        ),
     ],
 )
 def test_a_model_without_a_place_for_the_plant_is_refused_before_the_run(plant, task, said, tmp_path):
