@@ -92,18 +92,24 @@ def test_checks_against_imprints_and_imprints_against_checks():
         assert (checked == [None] * 3) if jitter == 0 else (checked == free)
 
 
-@pytest.mark.parametrize("whisper", [0.0, 1e-6, 1e-4, 1e-2])
+def whispered(whisper, seed):
+    """The victim's decibels, None where nobody answered, and how many of ten clients saw dead rows."""
+    protocol, plant = [ClientChecks(consistency=False), EXACT], Inconsistency(whisper=whisper)
+    experiment, _, view, seen = trained(made(plant, protocol, 10, "model_inconsistency", seed=seed, hidden=[32]))
+    psnr = scored(experiment, view)[1]
+    return psnr[9][0] if psnr else None, seen["dead_rows"]["alarmed"]
+
+
+@pytest.mark.parametrize("whisper", [1e-6, 1e-4, 1e-2])
 @pytest.mark.slow
 def test_whispering_against_the_check_for_dead_rows(whisper):
-    protocol = [ClientChecks(consistency=False), EXACT]
-    figures, alarms = [], []
-    for seed in range(3):
-        plant = Inconsistency(whisper=whisper)
-        experiment, _, view, seen = trained(made(plant, protocol, 10, "model_inconsistency", seed=seed, hidden=[32]))
-        figures.append(scored(experiment, view)[1][9][0])
-        alarms.append(seen["dead_rows"]["alarmed"])
+    figures, alarms = zip(*(whispered(whisper, seed) for seed in range(3)), strict=True)
     row(f"model inconsistency, n = 10, others at {whisper:g}, dead rows seen by {max(alarms)} (dB)", figures, "printed")
-    assert (min(alarms) == 9) == (whisper == 0)
+    assert max(alarms) < 9
+
+
+def test_dead_rows_are_seen_and_nobody_answers():
+    assert [whispered(0.0, seed) for seed in range(3)] == [(None, 9)] * 3
 
 
 def test_fast_part_of_the_table():
