@@ -18,12 +18,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Ruling:
-    """One rule in one setting; ``says`` gives the figures on which it passed or broke."""
+    """One rule in one setting; ``says`` gives the figures on which it passed or broke, ``of`` whose they are."""
 
     rule: str
     setting: str
     passed: bool
     says: str
+    of: str = ""
+    """The attack and its round, of a rule that judges each."""
 
 
 def check(results: Mapping[str, Any], policy: Policy) -> list[Ruling]:
@@ -120,15 +122,26 @@ def _fewest(cell: Row, evidence: Row) -> int | None:
 
 def _leakage(rule: Leakage, setting: str, rows: Sequence[Row]) -> Iterator[Ruling]:
     judged = [row for row in rows if row["rung"] != "L0" and rung_step(row["rung"]) <= rung_step(rule.up_to)]
-    name = f"leakage of {rule.asset} up to {rule.up_to}"
+    what = f"{rule.asset} ({rule.metric})" if rule.asset == "examples" else rule.asset
+    name = f"leakage of {what} up to {rule.up_to}"
     for attack in rule.attacks:
         if not any(row["attack"] == attack for row in rows):
-            yield Ruling(name, setting, False, f"{attack} was not run")
+            yield Ruling(name, setting, False, f"{attack} was not run", attack)
     if not judged and not rule.attacks:
         yield Ruling(name, setting, False, f"no attack at {rule.up_to} or below was run")
+    if judged and not any(_bears_on(rule, row) for row in judged):
+        yield Ruling(name, setting, False, f"no attack that was run claims anything about {rule.asset}")
     for row in judged:
         passed, says = _verdict(rule, row)
-        yield Ruling(name, setting, passed, f"{row['attack']}, round {row['round']}, at {row['rung']}: {says}")
+        of = f"{row['attack']}, round {row['round']}"
+        yield Ruling(name, setting, passed, f"{of}, at {row['rung']}: {says}", of)
+
+
+def _bears_on(rule: Leakage, row: Row) -> bool:
+    """Whether an attack claims what the rule is about, or would have, had it found anything to start on."""
+    if rule.asset in TOLD or "done" not in row["statuses"]:
+        return True
+    return bool(row["n"]) if rule.asset == "examples" else bool(_readings(rule, row))
 
 
 def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
@@ -141,12 +154,17 @@ def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
         return _inferred(rule, row)
     if rule.asset == "examples":
         return _examples(rule, row)
-    found = [r for r in row["readings"] if (r["what"] == "labels") == (rule.asset == "labels")]
+    found = _readings(rule, row)
     if not found:
         return True, f"claims nothing about {rule.asset}"
     worst = max(found, key=lambda reading: reading["high"])
     says = f"{worst['right']:.2f} right, up to {worst['high']:.2f} (guessing {worst['guess']:.2f})"
     return worst["high"] <= rule.at_most, f"{says}, at most {rule.at_most:g}"
+
+
+def _readings(rule: Leakage, row: Row) -> list[Row]:
+    """What the attack read of the labels, or of the sensitive column."""
+    return [r for r in row["readings"] if (r["what"] == "labels") == (rule.asset == "labels")]
 
 
 def _inferred(rule: Leakage, row: Row) -> tuple[bool, str]:
@@ -171,11 +189,12 @@ def _examples(rule: Leakage, row: Row) -> tuple[bool, str]:
 
 
 def write_junit(rulings: Sequence[Ruling], path: Path) -> None:
-    """Write the rulings as JUnit XML, a test case each, for the CI systems that show it."""
+    """Write the rulings as JUnit XML, a test case each under a name of its own, which CI systems compare over time."""
     broken = sum(not ruling.passed for ruling in rulings)
     suite = ElementTree.Element("testsuite", name="fedsim", tests=str(len(rulings)), failures=str(broken))
     for ruling in rulings:
-        case = ElementTree.SubElement(suite, "testcase", classname=ruling.setting, name=ruling.rule)
+        name = ", ".join(filter(None, [ruling.rule, ruling.of]))
+        case = ElementTree.SubElement(suite, "testcase", classname=ruling.setting, name=name)
         if not ruling.passed:
             ElementTree.SubElement(case, "failure", message=ruling.says)
     write_bytes(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))

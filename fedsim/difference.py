@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import permutation_test
 
 from fedsim.seeds import numpy_generator
-from fedsim.store import SCHEMA_VERSION, StoreError, read_json
+from fedsim.store import SCHEMA_VERSION, UNREADABLE, StoreError, read_json
 
 LEVEL = 0.05
 """A change is called one where chance alone would give such a one less often than this."""
@@ -17,6 +17,9 @@ FEW = 4
 """With fewer figures on a side, no test at this level could tell a change from chance."""
 
 LABELS = "share of labels right"
+
+PARTS = ("scenario", "axes", "cells", "summary", "evidence", "environment")
+"""What readers of a results.json rely on."""
 
 SAME, ALONE = "the same", "in one run only"
 """Readings that need no figures to be told."""
@@ -56,7 +59,7 @@ class Difference:
 
 
 def load_results(folder: Path | str) -> Mapping[str, Any]:
-    """The results of a run folder; raises StoreError where there are none, or of another schema version."""
+    """The results of a run folder; raises StoreError where there are none, or not all, or of another schema version."""
     path = Path(folder) / "results.json"
     if not path.is_file():
         raise StoreError(f"{folder}: holds no results.json; run the scenario, or go on with --resume")
@@ -64,6 +67,8 @@ def load_results(folder: Path | str) -> Mapping[str, Any]:
     version = results.get("schema_version") if isinstance(results, dict) else None
     if version != SCHEMA_VERSION:
         raise StoreError(f"{path}: schema {version}, this is {SCHEMA_VERSION}; run the scenario again")
+    if lacking := [part for part in PARTS if part not in results]:
+        raise StoreError(f"{path}: lacks {', '.join(lacking)}; {UNREADABLE}")
     return dict(results)
 
 

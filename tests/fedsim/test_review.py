@@ -71,8 +71,8 @@ def changed(policy, **fields):
 def test_a_protected_setting_passes_and_a_bare_one_does_not(results, policy):
     assert broken(results, policy) == {}
     found = broken(results, changed(policy, where={"protocol": "none"}))
-    assert set(found) == {"max_epsilon", "min_cohort", "leakage of examples up to L11"}
-    assert "psnr" in found["leakage of examples up to L11"]
+    assert set(found) == {"max_epsilon", "min_cohort", "leakage of examples (psnr) up to L11"}
+    assert "psnr" in found["leakage of examples (psnr) up to L11"]
     assert "1 clients" in found["min_cohort"]
 
 
@@ -103,9 +103,9 @@ def test_what_was_not_done_cannot_pass(results, policy):
     assert broken(results, policy)["every cell finished"] == "it broke"
     for row in results["summary"]:
         row["statuses"] = ["diverged"]
-    assert "proves nothing: diverged" in broken(results, policy)["leakage of examples up to L11"]
+    assert "proves nothing: diverged" in broken(results, policy)["leakage of examples (psnr) up to L11"]
     results["summary"] = []
-    assert "was not run" in broken(results, policy)["leakage of examples up to L11"]
+    assert "was not run" in broken(results, policy)["leakage of examples (psnr) up to L11"]
 
 
 def test_a_cell_that_is_not_there_cannot_pass(results, policy):
@@ -146,7 +146,16 @@ def test_secure_aggregation_that_was_only_imagined_is_no_evidence(tmp_path, poli
 
 def test_a_rung_below_which_nothing_was_tried_is_not_passed(results, policy):
     rule = {"metric": "psnr", "at_most": 20, "up_to": "L1"}
-    assert "no attack at L1" in broken(results, changed(policy, leakage=[rule]))["leakage of examples up to L1"]
+    assert "no attack at L1" in broken(results, changed(policy, leakage=[rule]))["leakage of examples (psnr) up to L1"]
+
+
+def test_attacks_that_claim_nothing_of_an_asset_do_not_pass_its_rule(tmp_path, policy):
+    read = run(scenario(attacks=["prior", "label_counts"], seeds=[0]), tmp_path / "labels").results
+    asked = {"max_epsilon": None, "min_seeds": None, "leakage": [{"at_most": 0}]}
+    (said,) = broken(read, changed(policy, **asked)).values()
+    assert said == "no attack that was run claims anything about examples"
+    asked["leakage"] = [{"at_most": 1, "asset": "labels"}]
+    assert broken(read, changed(policy, **asked)) == {}
 
 
 @pytest.mark.parametrize(
@@ -203,9 +212,13 @@ def test_the_command_line_tells_pass_broken_and_bad_input_apart(folder, tmp_path
 
 
 def test_junit_names_every_ruling(results, policy, tmp_path):
-    rulings = check(results, policy)
+    several = [{"metric": "psnr", "at_most": 20}, {"at_most": 0}, {"at_most": 1, "asset": "labels"}]
+    for row in [row for row in results["summary"] if row["attack"] == "analytic"]:
+        results["summary"].append({**row, "attack": "idlg"})
+    rulings = check(results, changed(policy, leakage=several))
     write_junit(rulings, tmp_path / "junit.xml")
-    assert len(ElementTree.parse(tmp_path / "junit.xml").getroot()) == len(rulings)
+    cases = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert len({(case.get("classname"), case.get("name")) for case in cases}) == len(cases) == len(rulings)
 
 
 def test_a_run_differs_in_nothing_from_itself(results):
@@ -257,6 +270,9 @@ def test_results_of_another_schema_are_refused(folder, tmp_path):
         load_results(tmp_path)
     (tmp_path / "results.json").write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(StoreError, match="schema 99"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"schema_version": 1, "cells": [], "axes": {}}))
+    with pytest.raises(StoreError, match="lacks scenario, summary, evidence, environment; move it away"):
         load_results(tmp_path)
     (tmp_path / "results.json").write_text('{"schema_ver')
     with pytest.raises(StoreError, match="cannot be read"):
