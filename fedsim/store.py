@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from attacks.view import Message, Update, View
 from fedsim.experiment import Experiment
 from fedsim.federation import Training
-from fedsim.scenario import Scenario
+from fedsim.scenario import Scenario, explain
 from fedsim.search_path import own_folders
 
 SCHEMA_VERSION = 1
@@ -121,10 +122,17 @@ class RunFolder:
         if not claim.is_file():
             raise StoreError(f"{path}: no run folder (it has no scenario.json)")
         content = read_json(claim)
-        if content.get("schema_version") != SCHEMA_VERSION:
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
             remedy = "read it with the fedsim that wrote it, or choose another folder with --out"
-            raise StoreError(f"{path}: schema {content.get('schema_version')}, this is {SCHEMA_VERSION}; {remedy}")
-        return Scenario(**content["scenario"])
+            raise StoreError(f"{path}: schema {version}, this is {SCHEMA_VERSION}; {remedy}")
+        try:
+            return Scenario(**content["scenario"])
+        except (KeyError, TypeError, ValidationError) as error:
+            why = "; ".join(explain(error)) if isinstance(error, ValidationError) else "it holds no scenario"
+            raise StoreError(
+                f"{claim}: {why}; read it with the fedsim that wrote it, or choose another --out"
+            ) from None
 
     def cell(self, digest: str) -> Path:
         """The folder of one cell."""

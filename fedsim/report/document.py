@@ -33,6 +33,7 @@ from fedsim.report.script import SCRIPT
 from fedsim.report.sections import Context
 from fedsim.report.style import CSS
 from fedsim.report.tiles import Pictures
+from fedsim.store import write_bytes
 from fedsim.words import counted, listed
 
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
@@ -69,7 +70,7 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
 
     ``results`` is the content of results.json; ``pictures`` maps keys such as ``<cell>/<attack>/<client>/<i>/truth``
     to float arrays (C, H, W) or (H, W) in [0, 1]. The same input gives the same bytes. Raises ValueError for a
-    picture of another shape, OSError where ``out`` cannot be written.
+    picture of another shape, StoreError where ``out`` cannot be written. Each file is written whole or not at all.
     """
     context = Context(Results(results), Pictures(pictures))
     body = [made for section in SECTIONS if (made := section(context)) is not None]
@@ -87,14 +88,13 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
         version=str(results.get("fedsim") or ""),
     )
     figures = out / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     for stale in set(figures.glob("*.svg")) - {figures / f"{name}.svg" for name in context.figures}:
         stale.unlink()
     for name, text in context.figures.items():
-        (figures / f"{name}.svg").write_text(text, encoding="utf-8")
+        write_bytes(figures / f"{name}.svg", text.encode())
     path = out / "report.html"
-    path.write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(markdown.document(title, asked, body, ending, APART_NOTE), encoding="utf-8")
+    write_bytes(path, page.encode())
+    write_bytes(out / "report.md", markdown.document(title, asked, body, ending, APART_NOTE).encode())
     return path
 
 

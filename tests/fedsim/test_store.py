@@ -143,3 +143,27 @@ def test_a_report_is_not_written_over_a_run_that_goes_on_or_from_another_schema(
     with pytest.raises(StoreError, match="schema 99, this is 1"):
         report_again(out)
     assert (out / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md", "figures"])
+def test_a_report_that_cannot_take_its_place_is_named_and_the_old_one_stays(tmp_path, name):
+    out = run(scenario(), tmp_path / "run").out
+    (out / name).rename(tmp_path / "old")
+    (out / name).touch() if name == "figures" else (out / name).mkdir()
+    with pytest.raises(StoreError, match=rf"{name}.*: cannot be written"):
+        report_again(out)
+    assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_scenario_of_another_version_is_refused_by_its_file(tmp_path):
+    out = run(scenario(), tmp_path / "run").out
+    held = json.loads((out / "scenario.json").read_text())
+    held["scenario"]["colour"] = "blue"
+    for content, says in (
+        (held, "no field 'colour'"),
+        ({"schema_version": 1}, "holds no scenario"),
+        ([], "schema None"),
+    ):
+        (out / "scenario.json").write_text(json.dumps(content))
+        with pytest.raises(StoreError, match=f"{out}.*{says}.*read it with the fedsim that wrote it"):
+            report_again(out)
