@@ -8,6 +8,7 @@ from fedsim.experiment import Experiment
 from fedsim.observers import Observer, observers
 from fedsim.privacy import PrivacyStatement, statement, touches_per_round
 from strategies.client_dp import ClientDP
+from strategies.homomorphic import Homomorphic
 from strategies.secure_aggregation import SecureAggregation
 
 
@@ -64,13 +65,16 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> G
         ),
     )
     aggregation = next((d for d in scenario.protocol if isinstance(d, SecureAggregation)), None)
+    if any(isinstance(d, Homomorphic) and _hides(d) for d in scenario.protocol):
+        stated = replace(stated, observer="the server, on one client's update, should its ciphertext be opened")
     if aggregation is None:
         return Guarantee(stated)
+    stated = replace(stated, observer="the server, on one client's update, should its masks fail")
     summed = [len(row["answered"]) for row in history if row.get("answered")]
     if defence.level == "example" or not summed:
         return Guarantee(stated)  # noise inside local steps does not simply add up over clients
     return Guarantee(
-        replace(stated, observer="the server, on one client's update, should its masks fail"),
+        stated,
         observers(
             defence,
             aggregation,
@@ -81,3 +85,8 @@ def guarantee(experiment: Experiment, history: Sequence[Mapping[str, Any]]) -> G
             enforced=not any(str(row.get("lie") or "").endswith("update was read") for row in history),
         ),
     )
+
+
+def _hides(encryption: Homomorphic) -> bool:
+    """Whether the server can read nothing of a client's ciphertext, and nothing travels beside it."""
+    return encryption.keys != "server_holds_key" and encryption.encrypted_fraction == 1

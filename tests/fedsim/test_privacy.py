@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from fedsim import Federation, Scenario
+from fedsim import Federation, Homomorphic, Scenario, SecureAggregation
 from fedsim.experiment import Experiment
 from fedsim.guarantee import guarantee
 from fedsim.privacy import PLD_LIMIT, epsilons, statement, touches_per_round
@@ -157,6 +157,24 @@ def test_a_cell_that_released_nothing_states_no_epsilon():
     made = cell_of(dropout=0.6)
     assert guarantee(made, [{"round": 0}]) is None
     assert guarantee(made, [{"round": 0}, {"round": 1, "answered": [], "dropped": [0, 1, 2], "failed": {}}]) is None
+
+
+@pytest.mark.parametrize(
+    ("defences", "against"),
+    [
+        ([], "the server, which reads every client's update"),
+        ([SecureAggregation(clip=4.0)], "should its masks fail"),
+        ([Homomorphic(keys="trusted_decryptor")], "should its ciphertext be opened"),
+        ([Homomorphic(keys="server_holds_key")], "the server, which reads every client's update"),
+        ([Homomorphic(encrypted_fraction=0.5)], "the server, which reads every client's update"),
+    ],
+)
+def test_the_observer_is_no_reader_of_what_is_hidden_from_it(defences, against):
+    for level in ("client", "example"):
+        noise = ClientDP(noise_multiplier=0.5, level=level)
+        asked = Scenario(name="x", federation=Federation(clients=3), protocol=[noise, *defences])
+        given = guarantee(Experiment(asked), [{"round": 0}, {"round": 1, "answered": [0, 1, 2]}])
+        assert given.statement.observer.endswith(against)
 
 
 def test_an_update_that_was_refused_was_released_all_the_same():
