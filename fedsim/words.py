@@ -47,9 +47,9 @@ def rung_step(rung: str) -> int:
     return int(rung[1:]) if rung[1:].isdigit() else 99
 
 
-def listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str], last: str = "and") -> str:
     """``a, b and c``."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}" if items else ""
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

@@ -57,7 +57,7 @@ def decision(context: Context) -> Section:
 def _open_points(results: Results) -> str:
     bad = unique(p for p, s in results.combinations if judgement(results, p, s).tone == "bad")
     unsure = unique(p for p, s in results.combinations if judgement(results, p, s).tone == "warn")
-    said = [f"To choose {listed(bad)} is to accept a leak that this run shows."] if bad else []
+    said = [f"To choose {listed(bad, last='or')} is to accept a leak that this run shows."] if bad else []
     said += [f"On {listed(unsure)} this run gives no answer in at least one setting."] if unsure else []
     return " ".join(said) or "No attack of this run broke a protocol: that is a lower bound on the risk, no proof."
 

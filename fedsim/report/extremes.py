@@ -54,7 +54,8 @@ def extremes(context: Context, setting: Setting) -> Gallery | None:
     on = f" on {setting_name(setting)}" if setting_name(setting) else ""
     caption = (
         f"Each protocol's own worst and median example{on}, of the attack that came furthest above guessing under it: "
-        "the client's to the left, what was rebuilt to the right, with its PSNR and what the better guess reaches. The "
+        "the client's to the left, what was rebuilt to the right, with its PSNR and what the better guess reaches. "
+        "Worst is what lies furthest above its guess; plain pictures reach higher figures, and are guessed well. The "
         f"median is over all examples; one for which the attack claimed nothing ranks below every figure; {EXACT}."
     )
     return Gallery(caption, 4, bands)

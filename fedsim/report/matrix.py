@@ -54,7 +54,7 @@ def _row(
         figure, guess = Cell(f"{right} [{low}, {high}]", f"{first.get('what')} right"), share(first.get("guess"))
     worst = f"worst {measure(metric, entry.get('worst'))}{unit}" if shown(entry) else ""
     rebuilt = Cell(f"{entry.get('rebuilt', 0):,} of {entry['n']:,}", worst) if entry.get("n") else Cell(MISSING)
-    hint = f"Round {which[1]}. Told: {told(records[0])}. Budget: {tried(records[0])}."
+    hint = f"Round {which[1]}. Told: {told(records[0])}. Budget: {tried(records)}."
     return [
         Cell(which[0], f"round {which[1]}", hint=hint),
         str(records[0].get("rung")),

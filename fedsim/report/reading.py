@@ -71,10 +71,11 @@ class Results:
 
     @cached_property
     def stacks(self) -> dict[str, list[Json]]:
-        """Protocol label -> its defences, as the scenario states them."""
+        """Protocol label -> its defences, in the order compared: results.json sorts its keys, but lists the axes."""
         compared = (self.scenario.get("compare") or {}).get(PROTOCOL)
         if isinstance(compared, Mapping):
-            return {str(label): list(stack or []) for label, stack in compared.items()}
+            order = [*(self.raw.get("axes") or {}).get(PROTOCOL, ()), *compared]
+            return {label: list(compared[label] or []) for label in sorted(compared, key=order.index)}
         stack = list(self.scenario.get("protocol") or [])
         return {" + ".join(str(d.get("kind", "?")).replace("_", " ") for d in stack) or "none": stack}
 

@@ -61,7 +61,7 @@ def _attacks(results: Results) -> Table:
         proofs = {record.get("sanity") for record in records}
         won = "lost" if False in proofs else "won" if True in proofs else MISSING
         claim = Cell(str(first.get("claim") or MISSING), str(first.get("paper") or ""))
-        rows.append([name, claim, told(first), tried(first), _rounds(records), won])
+        rows.append([name, claim, told(first), tried(records), _rounds(records), won])
     head = ["attack", "what it recovers", "what it was told", "budget", "rounds", "sanity case"]
     return Table("One that loses its sanity case proves nothing elsewhere", head, rows, tone="words cards")
 
@@ -72,10 +72,12 @@ def told(record: Json) -> str:
     return knows or "nothing besides the view"
 
 
-def tried(record: Json) -> str:
-    """An attack's budget, in words."""
-    budget = {k: v for k, v in sorted((record.get("budget") or {}).items()) if v is not None}
-    return plain(budget) if budget else "its default"
+def tried(records: list[Json]) -> str:
+    """An attack's budget in words, and the most steps that its search took on one victim."""
+    budget = {k: v for k, v in sorted((records[0].get("budget") or {}).items()) if v is not None}
+    most = max((int(v.get("iterations") or 0) for record in records for v in record.get("victims") or []), default=0)
+    steps = f": up to {counted(most, 'step')} a victim" if most else ""
+    return f"{plain(budget) if budget else 'its default'}{steps}"
 
 
 def _rounds(records: list[Json]) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fedsim.report import write_report
+from fedsim.report.reading import Results
 from fedsim.report.terminal import print_summary
 from fedsim.report.tiles import png
 from tests.fedsim.report_fixture import PROTOCOLS, made_up_run
@@ -131,6 +132,7 @@ def test_same_results_same_bytes(run, tmp_path):
     again = json.loads(json.dumps(results, sort_keys=True))
     first, second = (written(content, pictures, tmp_path / name) for content, name in ((results, "a"), (again, "b")))
     assert first == second
+    assert list(Results(again).stacks) == results["axes"]["protocol"] != sorted(results["axes"]["protocol"])
     drawn = sorted((tmp_path / "a" / "figures").iterdir())
     names = [f"{kind}-{i}.svg" for kind in ("accuracy", "flow", "leakage", "pareto") for i in (1, 2)]
     assert [path.name for path in drawn] == names
