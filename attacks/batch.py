@@ -29,14 +29,16 @@ class Batch:
     """The objective of any rows of points over victims that share a forward pass.
 
     By vmap over double backward; for a model that vmap cannot take, by a loop over the rows; for one without second
-    derivatives, by differences of first ones, in float64 where the model takes that. ``notes`` says so.
+    derivatives, by differences of first ones, in float64 where the model takes that. With ``compile``, a recorded call
+    goes through ``torch.compile`` where that can take it. ``notes`` says what fell back.
     """
 
-    def __init__(self, victims: Sequence[Victim], matching: Matching) -> None:
-        self.victims, self.matching = victims, matching
+    def __init__(self, victims: Sequence[Victim], matching: Matching, *, compile: bool = False) -> None:
+        self.victims, self.matching, self.compile = victims, matching, compile
         first = victims[0]
         self.size = first.inputs_size + matching.joint * first.shape[0] * first.classes
         self.notes: tuple[str, ...] = ()
+        self.loops = False
         self._recorded: dict[tuple[int, bool], Call] = {}
         self._derive: Derive = _autograd
         self._alone = victims
@@ -54,10 +56,10 @@ class Batch:
             except (RuntimeError, NotImplementedError):
                 self._alone = victims
                 told += f", and takes {first.low.dtype} alone, so that they are coarse"
-                _loop(
-                    victims[:1], middle[:1], matching, differenced
-                )  # of a model without first ones, the error goes on
+                # Of a model without first ones either, the error goes on.
+                _loop(victims[:1], middle[:1], matching, differenced)
             self.notes += (told,)
+        self.loops = bool(self.notes)
 
     def _derives_twice(self, point: Tensor) -> bool:
         at, first = point.clone().requires_grad_(), self.victims[0]
@@ -74,7 +76,7 @@ class Batch:
         With ``record`` the call is traced once per K into a flat graph of operators: some tenths of a second, then
         about half the time per call.
         """
-        if self.notes:
+        if self.loops:
             return lambda points: _loop([self._alone[k] for k in owners], points, self.matching, self._derive)
         held = [self.victims[owner].constants for owner in owners]
         constants, shared = held[0], len(set(owners)) == 1
@@ -95,10 +97,11 @@ class Batch:
         if call is None:
             call = alone if len(owners) == 1 else vmap(grad_and_value(one), in_dims=(0, None if shared else 0))
         if record and key not in self._recorded:
-            graph = make_fx(call)(self.victims[0].low.new_full((len(owners), self.size), 0.5), constants)
+            at = self.victims[0].low.new_full((len(owners), self.size), 0.5)
+            graph = make_fx(call)(at, constants)
             graph.graph.eliminate_dead_code()
             graph.recompile()
-            call = self._recorded[key] = graph
+            call = self._recorded[key] = self._compiled(graph, at, constants) if self.compile else graph
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
@@ -106,6 +109,17 @@ class Batch:
             return values, gradients
 
         return evaluate
+
+    def _compiled(self, graph: Call, at: Tensor, constants: Constants) -> Call:
+        try:
+            fast: Call = torch.compile(graph, dynamic=False)
+            with torch.no_grad():
+                fast(at, constants)
+        except RuntimeError as error:
+            self.compile = False
+            self.notes += (f"not compiled: {textwrap.shorten(str(error), _LEGIBLE)}",)
+            return graph
+        return fast
 
 
 def _loop(victims: Sequence[Victim], points: Tensor, matching: Matching, derive: Derive) -> tuple[Tensor, Tensor]:

@@ -214,7 +214,7 @@ class _Search:
         self.iterations = budget.iterations or recipe.iterations
         self.restarts = 1 if given else budget.restarts or recipe.restarts
         self.deadline = time.monotonic() + (budget.seconds or math.inf) * len(victims)
-        self.batch = Batch(victims, recipe.matching)
+        self.batch = Batch(victims, recipe.matching, compile=budget.compile)
         self.boxed = first.inputs_size if first.boxed else 0
         numbers = self.batch.size + sum(tensor.numel() for part in first.constants for tensor in part.values())
         self.width = max(1, min(recipe.width, ROOM // numbers))
@@ -254,8 +254,9 @@ class _Search:
         jobs = [queue.popleft() for _ in range(min(self.width, len(queue)))]
         starts = torch.stack([self.starts[job] for job in jobs])
         rows = _Rows(jobs, starts, self.recipe.minimiser(starts, self.iterations, self.boxed))
+        record = self.iterations >= RECORD or self.batch.compile
         while any(rows.live):
-            evaluate = self.batch.bind([victim for victim, _ in rows.jobs], record=self.iterations >= RECORD)
+            evaluate = self.batch.bind([victim for victim, _ in rows.jobs], record=record)
             over = self._until_one_is_over(rows, evaluate)
             self.solved |= {rows.jobs[k][0] for k in over if rows.values[k] <= self.recipe.tolerance}
             late = time.monotonic() > self.deadline

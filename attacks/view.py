@@ -101,12 +101,14 @@ class Knowledge:
 class Budget:
     """How hard an attack may try: steps per restart, restarts, and wall seconds after which it must stop.
 
-    None leaves the choice to the attack's own default.
+    None leaves the choice to the attack's own default. With ``compile`` a search runs its objective through
+    ``torch.compile``: a minute or so at first, then fewer seconds a step.
     """
 
     iterations: int | None = None
     restarts: int | None = None
     seconds: float | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("iterations", "restarts", "seconds"):

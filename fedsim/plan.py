@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from attacks import Budget, Knowledge, NotApplicable, Observation, reconstructions
+from attacks import Knowledge, NotApplicable, Observation, reconstructions
 from attacks.registry import COSTS, check
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _share(job: "Job", searches: bool, affordable: bool, share: float, seconds: 
         return job
     if not affordable:
         return replace(job, skipped=f"the {seconds:g} seconds go to cheaper attacks; give the battery more")
-    return replace(job, budget=Budget(job.budget.iterations, job.budget.restarts, share))
+    return replace(job, budget=replace(job.budget, seconds=share))
 
 
 def _searches(job: "Job") -> bool:

@@ -118,6 +118,8 @@ class AttackBudget(Part):
     restarts: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0)
     """Wall seconds; a run that hits this limit is not reproducible to the last digit."""
+    compile: bool = False
+    """Gradient matching through ``torch.compile``: pays for searches of many minutes; needs a C++ compiler."""
 
 
 class Attack(Part):

@@ -157,10 +157,34 @@ def test_batched_recorded_and_one_by_one_give_the_same_numbers(matching):
     points = torch.rand((4, batch.size), dtype=torch.float64, generator=generator(0))
     owners = [2, 0, 0, 1]
     plain, recorded = batch.bind(owners)(points), batch.bind(owners, record=True)(points)
-    batch.notes = ("loop",)
+    batch.loops = True
     looped = batch.bind(owners)(points)
     for one, other in zip(plain + plain, recorded + looped, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_compiles_runs_compiled_and_what_does_not_is_told(monkeypatch, fails):
+    calls = []
+
+    def stand_in(graph, **options):
+        assert options == {"dynamic": False}
+
+        def run(*at):
+            calls.append(len(at[0]))
+            if fails:
+                raise RuntimeError("no C++ compiler")
+            return graph(*at)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    asked = dataclasses.replace(SHORT, compile=True)
+    cases = [case(small(0), label=0)]
+    (compiled,), (plain,) = match(cases, IDLG, asked), match([case(small(0), label=0)], IDLG, SHORT)
+    assert torch.equal(compiled.inputs, plain.inputs)
+    assert (len(calls) == 1) == fails
+    assert [note for note in compiled.notes if "compile" in note] == ["not compiled: no C++ compiler"] * fails
 
 
 class Branching(nn.Module):
