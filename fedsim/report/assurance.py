@@ -45,12 +45,13 @@ def privacy(context: Context) -> Section:
     """Every epsilon with the statement it belongs to: fields down, protocols across."""
     results = context.results
     found: dict[str, Json] = {}
-    for setting in results.settings:
-        for protocol in results.protocols:
-            statement = results.privacy_of(protocol, setting)
-            if statement is not None and statement not in [found.get(protocol)]:
-                key = protocol if protocol not in found else f"{protocol}, {setting_name(setting)}"
-                found[key] = statement
+    for protocol in results.protocols:
+        stated = {setting_name(s): said for s in results.settings if (said := results.privacy_of(protocol, s))}
+        first = next(iter(stated.values()), None)
+        if all(said == first for said in stated.values()):
+            found |= {protocol: first} if first else {}
+        else:
+            found |= {f"{protocol}, {name}": said for name, said in stated.items()}
     if not found:
         noisy = any(results.noise_of(*combination) for combination in results.combinations)
         why = "No run of a protocol that adds noise finished" if noisy else "No protocol of this run adds noise"
@@ -65,7 +66,8 @@ def privacy(context: Context) -> Section:
         rows.append([words, Cell(values[0], span=len(values))] if shared else [words, *values])
     if most := [_most(statement) for statement in found.values()]:
         rows.append(["no membership attack has a larger advantage", *most])
-    without = [f"“{protocol}”" for protocol in results.protocols if protocol not in found]
+    noised = {protocol for protocol, setting in results.combinations if results.privacy_of(protocol, setting)}
+    without = [f"“{protocol}”" for protocol in results.protocols if protocol not in noised]
     if any(results.privacy_differs(*combination) for combination in results.combinations):
         rows.append(
             [
@@ -78,7 +80,7 @@ def privacy(context: Context) -> Section:
         Prose(
             "Epsilon bounds what any attack could learn, however strong, on the assumptions in the table. The leakage "
             "figures above are what particular attacks did learn. The one is an upper bound, the other a lower bound. "
-            "An epsilon far above 10 bounds next to nothing, even where no attack here succeeded.",
+            "An epsilon above 10 bounds next to nothing, even where no attack here succeeded.",
         ),
     ]
     blocks += [
@@ -89,7 +91,11 @@ def privacy(context: Context) -> Section:
     blocks += bounded_blocks(context)
     measured = canary_blocks(context)
     blocks += measured or [
-        Prose("This run measured no lower bound on an epsilon: no audit is among its results.", "note")
+        Prose(
+            "This run measured no lower bound on an epsilon. Canaries do so unasked where it takes seconds, and "
+            "wherever the scenario says audit=True.",
+            "note",
+        )
     ]
     if without:
         blocks.append(Prose(f"No epsilon holds for {listed(without)}.", "note"))

@@ -20,7 +20,9 @@ PROTOCOL = "protocol"
 
 def setting_name(setting: Setting) -> str:
     """The words for a setting; empty where nothing but the protocol is compared."""
-    return ", ".join(label if axis == "task" else f"{axis.split('.')[-1]} {label}" for axis, label in setting)
+    return ", ".join(
+        label if axis == "task" else f"{axis.split('.')[-1].replace('_', ' ')} {label}" for axis, label in setting
+    )
 
 
 def cell_name(cell: Json) -> str:

@@ -157,7 +157,8 @@ def _rebuilt(attempts: list[Json]) -> Cell:
         return Cell(MISSING)
     best = max(tried, key=lambda entry: finite(entry["recovered"]) or 0.0)
     counts = f"{best['rebuilt']:,} of {best['n']:,}" if best.get("n") and "rebuilt" in best else ""
-    return Cell(share(best["recovered"]), counts)
+    by = f"by {best.get('attack')}" if best.get("rebuilt") and len(tried) > 1 else ""
+    return Cell(share(best["recovered"]), "\n".join(filter(None, [counts, by])))
 
 
 def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:

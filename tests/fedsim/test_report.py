@@ -353,6 +353,23 @@ def test_the_epsilon_is_the_largest_over_seeds_and_never_a_failed_runs(run, tmp_
     assert not re.search(r"\b0 per client", lost)
 
 
+def test_statements_that_differ_by_setting_each_name_theirs(run, tmp_path):
+    results = copy.deepcopy(run[0])
+    for cell in results["cells"]:
+        if cell["labels"] == {"protocol": "DP z=0.1", "task": "photos"} and cell["privacy"]:
+            cell["privacy"]["epsilon"] = 7.0
+    text = Page(written(results, run[1], tmp_path)).text
+    assert "The statement behind each epsilon DP z=0.001 DP z=0.01 DP z=0.1, digits DP z=0.1, photos" in text
+    assert "No epsilon holds for “none”." in text
+
+
+def test_the_share_rebuilt_names_the_attack_that_rebuilt_it(run, page):
+    counted = re.search(r"none broken .*? (\d+) of (\d+) by (\w+)", page.text)
+    entries = [e for e in run[0]["summary"] if e["labels"] == {"protocol": "none", "task": "digits"}]
+    rebuilt = {e["attack"]: e["rebuilt"] for e in entries if e.get("rebuilt")}
+    assert rebuilt[counted[3]] == int(counted[1]) == max(rebuilt.values())
+
+
 def test_labels_that_the_adversary_was_told_are_no_figure(run, tmp_path):
     results = copy.deepcopy(run[0])
     for attack in (a for c in results["cells"] for a in c["attacks"]):
