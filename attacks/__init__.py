@@ -33,6 +33,7 @@ from attacks import (  # noqa: F401  each registers itself
     peeling,
     prior,
     properties,
+    rgap,
     rounds,
     sme,
     sratta,
