@@ -7,6 +7,8 @@ logit: with several, the last layer's input follows from all of them, and with a
 matter.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +28,8 @@ from attacks.registry import Case, Needs, attack
 from attacks.still import still_copy
 from attacks.view import Budget, NotApplicable, Reconstruction
 
-_WIDEST = 2**13
-"""Inputs of one layer: the triangle that its equations are folded into then holds half a gigabyte."""
+_WIDEST = 6000
+"""Inputs of one layer: its equations are folded into a triangle of this side, in minutes."""
 _AT_ONCE = 2**26
 """Numbers in the equations that are folded at once."""
 _ROUNDING = 10.0
@@ -39,23 +41,27 @@ _ROUNDING = 10.0
     paper="Zhu and Blaschko, ICLR 2021, R-GAP: Recursive Gradient Attack on Privacy, section 3",
     claim="one example at a chain of convolutions whose layers give as many equations as they have inputs",
     needs=Needs(rung="L5", knowledge=("batch_size",)),
-    cost="closed form",
+    cost="seconds",
     stopped_by="batches larger than one, layers wider than what follows tells (pooling, few channels), or noise",
     sanity=lambda: image_case(nn.LeakyReLU(0.2), Budget()),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Closed form in float64; the objective is the relative mismatch of the claim's own gradient."""
+    """Closed form in float64; the objective is the relative mismatch of the claim's own gradient.
+
+    Of the budget only the seconds matter: no layer is begun after them.
+    """
     answers: list[Reconstruction | NotApplicable] = []
     for case in cases:
         try:
-            answers.append(_solve(case))
+            answers.append(_solve(case, budget.seconds))
         except NotApplicable as lacking:
             answers.append(lacking)
     return answers
 
 
-def _solve(case: Case) -> Reconstruction:
+def _solve(case: Case, seconds: float | None) -> Reconstruction:
     obs, know = case.observation, case.knowledge
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
     if know.batch_size != 1 or len(local_steps(know)) > 1:
         raise NotApplicable("one local step on a batch of one (what several give adds up)", "L7")
     if know.loss != "cross_entropy":
@@ -70,7 +76,7 @@ def _solve(case: Case) -> Reconstruction:
     seen = {n: t.double().cpu() for n, t in gradient_of(obs, know, scale=layers[-1].bias is None).items()}
     labels = torch.tensor([label])
     low, high = bounds(know.value_range or (0, 1), know.input_shape)
-    inputs, solved = _walk_back(layers, seen, label, ((low + high) / 2).flatten(), precision)
+    inputs, solved = _walk_back(layers, seen, label, ((low + high) / 2).flatten(), precision, deadline)
     inputs = inputs.reshape(1, *know.input_shape)
     mismatch = _mismatch(case, inputs, labels, seen)
     return Reconstruction(
@@ -100,11 +106,17 @@ class _Rank:
 
 
 def _walk_back(
-    layers: Sequence[Linear], seen: Mapping[str, Tensor], label: int, middle: Tensor, precision: float
+    layers: Sequence[Linear],
+    seen: Mapping[str, Tensor],
+    label: int,
+    middle: Tensor,
+    precision: float,
+    deadline: float,
 ) -> tuple[Tensor, _Rank]:
     """The first layer's input (d,), near ``middle`` where it is open, and how much of it is not.
 
-    Raises NotApplicable where an inner layer's input stays open in part, for nothing before it follows then.
+    Raises NotApplicable where an inner layer's input stays open in part, for nothing before it follows then, and where
+    the time is up.
     """
     *inner, last = layers
     inputs, slope = _above(last, seen, label)
@@ -114,6 +126,8 @@ def _walk_back(
     after, solved = last, _Rank(last.name, last.size, rows.numel(), last.size)
     slope = slope[:, None]
     for layer in reversed(inner):
+        if time.monotonic() > deadline:
+            raise NotApplicable(f"more seconds (the budget ended before layer {layer.name})", "L0")
         back = slope.new_zeros(after.size + 1).index_add(0, after.reads.flatten(), (after.weight.T @ slope).flatten())[
             :-1
         ]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks import Knowledge, NotApplicable, Observation, reconstruct
+from attacks import Budget, Knowledge, NotApplicable, Observation, reconstruct
 from attacks.chain import chain_of
 from tests.attacks.conftest import delta, gradient, noised
 
@@ -168,6 +168,17 @@ def test_a_batch_of_two_and_two_steps_are_refused():
     for known in ({"batch_size": 2}, {"local_steps": 2}):
         with pytest.raises(NotApplicable, match="one local step on a batch of one"):
             walk(model, gradient(model, image(0, 2), torch.tensor([0, 1])), **known)
+
+
+def test_what_a_laptop_cannot_solve_and_a_budget_that_ends_are_told():
+    wide = nn.Sequential(nn.Conv2d(2, 200, 3, 1, 1), nn.Tanh(), nn.Flatten(), nn.Linear(200 * 64, 4))
+    wide = nn.Sequential(wide[0], wide[1], nn.Conv2d(200, 200, 3, 1, 1), *wide[1:]).double()
+    with pytest.raises(NotApplicable, match="at most 6000 inputs to a layer"):
+        walk(wide, gradient(wide, image(0), torch.tensor([0])))
+    model = net(0)
+    obs = Observation(model, gradient(model, image(0), torch.tensor([0])), "gradient")
+    with pytest.raises(NotApplicable, match=r"the budget ended before layer 2"):
+        reconstruct("rgap", obs, Knowledge(SHAPE, 4, batch_size=1), budget=Budget(seconds=1e-9))
 
 
 def test_an_update_that_lacks_a_layer_is_named():
