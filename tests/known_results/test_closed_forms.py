@@ -57,6 +57,7 @@ def cnn6(classes, seed):
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(3200, classes, bias=False))
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("network", "least", "published"), [
     pytest.param("CNN6", 49, "published: 49.0 dB (CIFAR-10)", marks=pytest.mark.slow),
     ("lenet", 49, "-"),
