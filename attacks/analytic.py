@@ -15,7 +15,7 @@ from attacks.labels import mean_gradient_factor, sign_rule_label
 from attacks.losses import LOSSES
 from attacks.probe import Dense, device_of, input_layer, sandbox
 from attacks.ranges import feature_box
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _SAME = 1e-5
@@ -113,18 +113,10 @@ def _sanity() -> Sanity:
     stopped_by="sums over many examples, noise of a hundredth of the clip, or a first layer without a bias",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form; claims at most ``batch_size`` images, those that vouch for themselves first."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case.observation, case.knowledge))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
+    obs, know = case.observation, case.knowledge
     layer, order = input_layer(obs.model, know)
     rows = _rows(obs, layer)
     if not rows[:, :-1].any() or not rows[:, -1].any():

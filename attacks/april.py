@@ -6,7 +6,6 @@ weight gradient is the shorter way: it is the sum over patches of that gradient 
 all patches at once. It also holds for a sum over local steps on one example, of any learning rate.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from attacks.labels import sign_rule_label
 from attacks.losses import LOSSES
 from attacks.probe import sandbox
 from attacks.ranges import bounds
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _ROUNDING = 1e-5
@@ -76,18 +75,10 @@ def _sanity() -> Sanity:
     stopped_by="batches larger than one, secure aggregation, or noise",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form; the objective is the part of the embedding's gradient that the patches leave unexplained."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case.observation, case.knowledge))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
+    obs, know = case.observation, case.knowledge
     if know.batch_size != 1:
         raise NotApplicable("a batch of one (positions add up over a batch)", "L7")
     found = _embedding(obs.model, know)

@@ -7,7 +7,7 @@ mixed by the same A. Sign and scale follow from the bias gradient, which is the 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attacks.losses import LOSSES
 from attacks.probe import Dense, device_of, input_layer
 from attacks.ranges import bounds
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _ROUNDING = 1e-6
@@ -67,18 +67,9 @@ def _sanity() -> Sanity:
     stopped_by="more examples behind the sum than the first layer has neurons, or noise",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Claims ``batch_size`` inputs, or where that is not granted as many as the gradient's rank."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case, budget))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(case: Case, budget: Budget) -> Reconstruction:
     obs, know = case.observation, case.knowledge
     layer, order = input_layer(obs.model, know)
     if layer.weight not in obs.update:

@@ -13,7 +13,7 @@ from attacks.losses import LOSSES
 from attacks.objectives import cosine
 from attacks.probe import device_of, output_layer, sandbox, trace
 from attacks.reading import Reader, by_token_and_place, inputs_of, readers
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.spans import Span, dimension, span_of
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
@@ -146,18 +146,10 @@ def _sanity() -> Sanity:
     stopped_by="more tokens than the model is wide, noise, or a precision too low to tell ranks",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """The token sets by the span test; for decoders of next tokens, then whole texts. No search, so no budget."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case.observation, case.knowledge))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
+    obs, know = case.observation, case.knowledge
     found = readers(obs.model, know, obs.update)
     if not any(bool(obs.update[name].any()) for name in found.alone.weights):
         raise NotApplicable("an attention gradient that is not zero", "L4")

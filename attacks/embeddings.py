@@ -1,7 +1,6 @@
 """Which words a batch holds: their rows of the embedding move, and those that were answers raise their own logit."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from scipy.stats import chi2, norm
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.known_case import text_case
 from attacks.probe import device_of, output_layer, proxies, sandbox
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 STRAYS = 0.1
@@ -92,18 +91,10 @@ def _sanity() -> Sanity:
     stopped_by="noise on every row, or embeddings that are not trained",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form: the rows that moved, and the answers that the output bias names."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case.observation, case.knowledge))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
+    obs, know = case.observation, case.knowledge
     read, answered = words_read(obs, know), words_answered(obs, know)
     padded = [m.padding_idx for m in obs.model.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
     notes = [f"{len(read)} embedding rows moved, the output bias names {len(answered)} answers"]

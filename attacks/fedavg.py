@@ -1,7 +1,7 @@
 """Inverting a FedAvg update by simulating the client: the candidate makes the same local steps."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from attacks.losses import LOSSES
 from attacks.matching import Matching, local_steps
 from attacks.objectives import absolute
 from attacks.optimise import Recipe, flat_colours, labels_of, match
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 RECIPE = Recipe(
@@ -76,22 +76,13 @@ def _sanity() -> Sanity:
     stopped_by="secure aggregation, noise, or more local steps than it can simulate",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """Labels first; a short search tells in which order the steps met them, a long one finds the inputs.
 
     One more start is what the steps look like when they are read as one. Later epochs are taken to repeat the order of
     the first.
     """
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case, budget))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     labels = labels_of(case)
     orders = list(_orders(labels, case.knowledge.local_batch_size or len(labels), case.generator))
     state = case.generator.get_state()

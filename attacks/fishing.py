@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from attacks import analytic, inverting
 from attacks.labels import mean_gradient_factor
 from attacks.losses import LOSSES
 from attacks.optimise import match
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.surgery.fishing import plant_feature_fishing, plant_fishing
 from attacks.surgery.planted import Planted
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
@@ -56,20 +55,13 @@ def caught(case: Case, kind: str = "fishing") -> Case:
     return Case((Observation(model, update, obs.kind, round=obs.round),), facts, case.generator)
 
 
-def _answer(cases: Sequence[Case], budget: Budget, kind: str) -> list[Reconstruction | NotApplicable]:
+def _answer(case: Case, budget: Budget, kind: str) -> Reconstruction | NotApplicable:
     """In closed form; by gradient matching where there is none."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            alone = caught(case, kind)
-        except NotApplicable as lacking:
-            answers.append(lacking)
-            continue
-        found = analytic.solve([alone], budget)[0]
-        if isinstance(found, NotApplicable) and alone.knowledge.batch_size is not None:
-            found = match([alone], inverting.RECIPE, budget)[0]
-        answers.append(found)
-    return answers
+    alone = caught(case, kind)
+    found = analytic.solve([alone], budget)[0]
+    if isinstance(found, NotApplicable) and alone.knowledge.batch_size is not None:
+        found = match([alone], inverting.RECIPE, budget)[0]
+    return found
 
 
 def _dozen() -> tuple[nn.Module, Knowledge, torch.Tensor, torch.Tensor]:
@@ -122,9 +114,10 @@ def _least_like_its_class() -> Sanity:
     stopped_by="clients that check the model they were sent, or noise",
     sanity=_only_one_of_its_class,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """The class's part of the update, then read."""
-    return _answer(cases, budget, "fishing")
+    return _answer(case, budget, "fishing")
 
 
 @attack(
@@ -136,6 +129,7 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
     stopped_by="clients that check the model they were sent, noise, or classes that no feature tells apart",
     sanity=_least_like_its_class,
 )
-def solve_feature(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve_feature(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """The part of the update beyond the cut, then read; several may lie there, or the one nearest to it answer."""
-    return _answer(cases, budget, "feature_fishing")
+    return _answer(case, budget, "feature_fishing")

@@ -19,7 +19,7 @@ from attacks.labels import mean_gradient_factor, whole_counts
 from attacks.losses import LOSSES
 from attacks.matching import local_steps
 from attacks.probe import Dense, output_layer, sandbox
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _PUBLIC = 512
@@ -73,15 +73,10 @@ def _sanity() -> Sanity:
     stopped_by="noise, or keeping the output layer's gradient hidden",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """The objective is the part of the bias gradient that the counts leave unexplained."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
+    return _solve(case)
 
 
 def restored_labels(case: Case) -> Tensor:

@@ -1,7 +1,5 @@
 """Reading a planted imprint layer: neighbouring rows differ by the examples that fall between their thresholds."""
 
-from collections.abc import Sequence
-
 import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 from attacks.losses import LOSSES
 from attacks.probe import device_of
 from attacks.ranges import bounds
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.surgery.imprint import plant_imprint
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
@@ -52,18 +50,10 @@ def _sanity() -> Sanity:
     stopped_by="clients that check the model, or noise of a thousandth of the clip; secure aggregation does not",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form; claims the occupied bins, the clearest first, at most ``batch_size``."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case.observation, case.knowledge))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(obs: Observation, know: Knowledge) -> Reconstruction:
+    obs, know = case.observation, case.knowledge
     rows, cumulative = _rows(obs, know)
     examples, noise = read(rows, cumulative)
     size = examples.norm(dim=1)

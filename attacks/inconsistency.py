@@ -1,14 +1,12 @@
 """One client's update out of a secure sum: the others were sent a model that answers with zeros."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from attacks import analytic, inverting
 from attacks.losses import LOSSES
 from attacks.optimise import match
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.surgery.inconsistency import plant_silence
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
@@ -61,17 +59,11 @@ def _sanity() -> Sanity:
     stopped_by="clients that bind the model to their masks; secure aggregation alone does not",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """The target's update out of the sum, then in closed form; by gradient matching where there is no closed form."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            alone = Case((target_update(case.observation, case.knowledge),), case.knowledge, case.generator)
-        except NotApplicable as lacking:
-            answers.append(lacking)
-            continue
-        found = analytic.solve([alone], budget)[0]
-        if isinstance(found, NotApplicable) and case.knowledge.batch_size is not None:
-            found = match([alone], inverting.RECIPE, budget)[0]
-        answers.append(found)
-    return answers
+    alone = Case((target_update(case.observation, case.knowledge),), case.knowledge, case.generator)
+    found = analytic.solve([alone], budget)[0]
+    if isinstance(found, NotApplicable) and case.knowledge.batch_size is not None:
+        found = match([alone], inverting.RECIPE, budget)[0]
+    return found

@@ -1,13 +1,11 @@
 """Labels from the output layer's update: the sign rule for a batch of one, counts for a larger batch."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from attacks.losses import LOSSES
 from attacks.probe import Dense, device_of, output_layer, proxies, trace
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _PROXIES = 512
@@ -147,18 +145,9 @@ def _sanity() -> Sanity:
     stopped_by="noise, or keeping the output layer's gradient hidden",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form; the objective is the distance of the estimated counts from whole ones, per example."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(case: Case) -> Reconstruction:
     labels, distance = _estimate(case.observation, case.knowledge, case.generator)
     if not any(tensor.any() for tensor in case.observation.update.values()):
         note = "the update is zero: it holds no label"

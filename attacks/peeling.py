@@ -11,7 +11,7 @@ or leaves nothing of several rows.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -23,7 +23,7 @@ from attacks.losses import LOSSES
 from attacks.matching import local_steps
 from attacks.probe import Dense, device_of, input_layer, output_layer, sandbox
 from attacks.ranges import feature_box
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _FITS = 1e-4
@@ -269,13 +269,8 @@ def _sanity() -> Sanity:
     stopped_by="any noise or rounding beyond float32's, several local steps, or more examples than rows tell apart",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form in rounds; claims only what vouches for itself, so that what it claims is hardly ever wrong."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            deadline = time.monotonic() + (budget.seconds or inf)
-            answers.append(read_batch(case.observation, case.knowledge, deadline))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
+    deadline = time.monotonic() + (budget.seconds or inf)
+    return read_batch(case.observation, case.knowledge, deadline)

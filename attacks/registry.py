@@ -1,6 +1,7 @@
 """The attacks by name: what each needs, where it was published, and how to run it on a view's observations."""
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -85,6 +86,22 @@ class Attack:
 
 
 _ATTACKS: dict[str, Attack] = {}
+
+
+def one_by_one(solve: Callable[[Case, Budget], Reconstruction | NotApplicable]) -> Solve:
+    """The ``Solve`` that takes one victim after another; a NotApplicable that is raised becomes that one's answer."""
+
+    @functools.wraps(solve)
+    def solve_all(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+        answers: list[Reconstruction | NotApplicable] = []
+        for case in cases:
+            try:
+                answers.append(solve(case, budget))
+            except NotApplicable as lacking:
+                answers.append(lacking)
+        return answers
+
+    return solve_all
 
 
 def attack(

@@ -24,7 +24,7 @@ from attacks.labels import sign_rule_label
 from attacks.losses import LOSSES
 from attacks.matching import gradient_of, local_steps
 from attacks.ranges import bounds
-from attacks.registry import Case, Needs, attack
+from attacks.registry import Case, Needs, attack, one_by_one
 from attacks.still import still_copy
 from attacks.view import Budget, NotApplicable, Reconstruction
 
@@ -45,23 +45,14 @@ _ROUNDING = 10.0
     stopped_by="batches larger than one, layers wider than what follows tells (pooling, few channels), or noise",
     sanity=lambda: image_case(nn.LeakyReLU(0.2), Budget()),
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form in float64; the objective is the relative mismatch of the claim's own gradient.
 
     Of the budget only the seconds matter: no layer is begun after them.
     """
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case, budget.seconds))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(case: Case, seconds: float | None) -> Reconstruction:
     obs, know = case.observation, case.knowledge
-    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    deadline = time.monotonic() + (budget.seconds or math.inf)
     if know.batch_size != 1 or len(local_steps(know)) > 1:
         raise NotApplicable("one local step on a batch of one (what several give adds up)", "L7")
     if know.loss != "cross_entropy":

@@ -12,7 +12,7 @@ from attacks.absolute import RECIPE
 from attacks.known_case import image_case
 from attacks.objectives import Gradient, absolute
 from attacks.optimise import labels_of, match
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, NotApplicable, Observation, Reconstruction
 
 LATEST = 32
@@ -59,21 +59,15 @@ def _sanity() -> Sanity:
     stopped_by="secure aggregation, noise that stays above the gradient over all rounds, or other examples each round",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """As ``absolute_matching``, for all rounds at once; it takes the client's examples to be the same in each."""
-    return [_solve(case, budget) for case in cases]
-
-
-def _solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     know, seen = case.knowledge, [obs for obs in case.observations[-LATEST:] if _moved(obs.update)]
     if know.loss != "cross_entropy":
-        return NotApplicable(f"a loss of classes (this one is {know.loss})", "L5")
+        raise NotApplicable(f"a loss of classes (this one is {know.loss})", "L5")
     if not seen:
-        return NotApplicable("an update that is not zero", "L4")
-    try:
-        labels = labels_of(case)
-    except NotApplicable as lacking:
-        return lacking
+        raise NotApplicable("an update that is not zero", "L4")
+    labels = labels_of(case)
     signs = {"gradient": 1.0, "delta": -1.0}
     update = {
         f"models.{place}.{name}": signs[obs.kind] * tensor

@@ -6,7 +6,6 @@ that a candidate costs one gradient, not as many as the client made steps.
 
 import copy
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from torch import nn
 from attacks.absolute import RECIPE
 from attacks.known_case import image_case
 from attacks.optimise import labels_of, match
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, NotApplicable, Observation, Reconstruction
 
 WAYS, TRIAL = (0.0, 0.5, 1.0), 0.1
@@ -38,21 +37,12 @@ def _sanity() -> Sanity:
     stopped_by="secure aggregation, noise, or long local training",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """Matching at the surrogate that matches best after a short search; the rate need not be known.
 
     The paper moves the surrogate along with the candidate; here it is one of three points.
     """
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case, budget))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     state = case.generator.get_state()
     trial = Budget(
         max(1, round(TRIAL * (budget.iterations or RECIPE.iterations))), 1, budget.seconds and budget.seconds / 6

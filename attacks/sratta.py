@@ -18,7 +18,7 @@ from torch.func import functional_call
 from attacks.losses import LOSSES
 from attacks.probe import Dense, device_of, input_layer
 from attacks.ranges import feature_box
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _SHARP = 3e-3
@@ -80,18 +80,9 @@ def _sanity() -> Sanity:
     stopped_by="noise, sums in which no neuron sees one example alone, or a first layer of another kind",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction:
     """Closed form; all rounds' observations together. ``groups`` numbers the clients that samples were traced to."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        try:
-            answers.append(_solve(case))
-        except NotApplicable as lacking:
-            answers.append(lacking)
-    return answers
-
-
-def _solve(case: Case) -> Reconstruction:
     know = case.knowledge
     layer, order = input_layer(case.observation.model, know)
     if layer.bias is None:
