@@ -26,7 +26,7 @@ RECIPE = Recipe(
 AS_ONE = dataclasses.replace(RECIPE, matching=dataclasses.replace(RECIPE.matching, simulate=False))
 """The steps read as one gradient: a start to tell orders from, and one more for the search; cheap."""
 ORDERS, TRIAL, LEAST = 24, 0.3, 120
-"""Orders of the labels over the local steps that are tried, and the part of the iterations that each gets, no fewer than
+"""Orders of the labels over the local steps that are tried, and the part of the iterations that each gets, at least
 LEAST. On photographs held out, shorter trials, and trials from noise, more often took a wrong order for the best."""
 
 
