@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from attacks import (
     Budget,
-    Knowledge,
     NotApplicable,
     Observation,
     Reconstruction,
@@ -21,6 +20,7 @@ from attacks.view import Update
 from fedsim.adversary import knowledge_for
 from fedsim.battery import BATTERY
 from fedsim.experiment import Experiment
+from fedsim.job import Job
 from fedsim.plan import everything, left_out, rationed
 from fedsim.scenario import Attack
 from fedsim.seeds import derive
@@ -28,27 +28,6 @@ from fedsim.truth import Victim, truth_of
 
 Observed = Callable[[Victim], tuple[Observation, ...]]
 """What the view holds of a victim."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One attack on one round's victims. This is all that an attack process receives: no seed, no truth."""
-
-    attack: str
-    round: int
-    whom: tuple[Victim, ...]
-    victims: tuple[tuple[tuple[Observation, ...], Knowledge, int], ...]
-    budget: Budget
-    beside: bool = False
-    """Whether this is on the sum that opens beside the clients' parts in clear, which another job is on."""
-    of_battery: bool = False
-    skipped: str = ""
-    """Why the attack is not run after all."""
-
-    @property
-    def clients(self) -> tuple[int, ...]:
-        """Each victim's client number; ``THE_SUM`` for a sum."""
-        return tuple(victim.label for victim in self.whom)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks import NotApplicable
-from fedsim.assess import Claims, Job, jobs, perform, prove
+from fedsim.assess import Claims, jobs, perform, prove
 from fedsim.audited import audited
 from fedsim.client import batches
 from fedsim.costs import costs_of, parameters_of
@@ -23,6 +23,7 @@ from fedsim.federation import Training, TrainingFailed, federate, recording
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.inferred import inference_outcome
+from fedsim.job import Job
 from fedsim.lies import who_stopped
 from fedsim.outcome import attack_outcome, baseline_pictures
 from fedsim.plan import not_run, silent

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from attacks import Budget, Observation, inferences, reconstructions
 from attacks.losses import LOSSES
 from fedsim.adversary import in_words, knowledge_for, rung
-from fedsim.assess import Job, perform
+from fedsim.assess import perform
 from fedsim.assets import asset_of
 from fedsim.battery import BATTERY, on_model
 from fedsim.cells import Engine, preflight
@@ -17,6 +17,7 @@ from fedsim.client import batches, local_update, plain_gradient
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
 from fedsim.inferred import TOLD
+from fedsim.job import Job
 from fedsim.plan import everything
 from fedsim.planting import first_models
 from fedsim.report.progress import Progress

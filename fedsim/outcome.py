@@ -11,9 +11,10 @@ from torch import Tensor
 from attacks import NotApplicable, Reconstruction, metrics, reconstructions
 from attacks.conditioning import doubt
 from fedsim.adversary import rung
-from fedsim.assess import Claims, Job
+from fedsim.assess import Claims
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
+from fedsim.job import Job
 from fedsim.leakage import SCALES, SHARES, Scale, baseline_figures, floor, recovered, score
 from fedsim.scenario import Cell, Scenario
 from fedsim.seeds import numpy_generator

@@ -2,13 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attacks import Knowledge, NotApplicable, Observation, reconstructions
 from attacks.registry import COSTS, check
-
-if TYPE_CHECKING:
-    from fedsim.assess import Job
+from fedsim.job import Job
 
 LEAST = 2.0
 """Seconds a victim below which a search is not worth starting."""
@@ -20,7 +18,7 @@ def everything() -> list[str]:
     return sorted(known, key=lambda name: (COSTS.index(known[name].cost), name))
 
 
-def rationed(jobs: Sequence["Job"], without: Mapping[str, str], seconds: float | None) -> list["Job"]:
+def rationed(jobs: Sequence[Job], without: Mapping[str, str], seconds: float | None) -> list[Job]:
     """The battery's jobs with their shares of ``seconds`` a victim; those that do not run say why.
 
     Closed forms get all the time they take; the searches that can start share the seconds, the costliest left out
@@ -35,7 +33,7 @@ def rationed(jobs: Sequence["Job"], without: Mapping[str, str], seconds: float |
     return [_share(job, job.attack in searches, job.attack in affordable, share, seconds) for job in planned]
 
 
-def _share(job: "Job", searches: bool, affordable: bool, share: float, seconds: float) -> "Job":
+def _share(job: Job, searches: bool, affordable: bool, share: float, seconds: float) -> Job:
     if job.skipped or not searches:
         return job
     if not affordable:
@@ -43,7 +41,7 @@ def _share(job: "Job", searches: bool, affordable: bool, share: float, seconds: 
     return replace(job, budget=replace(job.budget, seconds=share))
 
 
-def _searches(job: "Job") -> bool:
+def _searches(job: Job) -> bool:
     """Whether this is a search that some victim has what it takes for."""
     return reconstructions()[job.attack].cost != "closed form" and any(
         _starts(job.attack, *victim) for victim in job.victims

@@ -10,8 +10,9 @@ import torch
 from attacks import NotApplicable, Reconstruction
 from attacks.view import Budget, Message, Update, View
 from fedsim import Attack, Federation, Scenario, adversary, assess, guarantee, leakage, outcome, truth, verdict, words
-from fedsim.assess import Claims, Job, jobs, perform
+from fedsim.assess import Claims, jobs, perform
 from fedsim.experiment import Experiment
+from fedsim.job import Job
 from fedsim.outcome import attack_outcome, summarise
 from fedsim.truth import THE_SUM, Victim, truth_of
 
