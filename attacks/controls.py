@@ -1,5 +1,6 @@
 """What a prediction service does to its answers before they leave it: one small rule each, applied in order."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
@@ -34,8 +35,9 @@ class Temperature:
     access: ClassVar[str] = "confidences"
 
     def problems(self) -> list[str]:
-        """A temperature must be positive."""
-        return [] if self.value > 0 else [f"value = {self.value}: must be positive; 1 changes nothing"]
+        """A temperature is positive, and finite: no answer is left of one without end."""
+        fits = 0 < self.value < math.inf
+        return [] if fits else [f"value = {self.value}: must be positive and finite; 1 changes nothing"]
 
     def perturb(self, confidences: Tensor, generator: torch.Generator) -> Tensor:
         """Confidences to the power 1/value, summing to one again."""
@@ -54,8 +56,9 @@ class Noise:
     access: ClassVar[str] = "confidences"
 
     def problems(self) -> list[str]:
-        """A standard deviation is not negative."""
-        return [] if self.std >= 0 else [f"std = {self.std}: must not be negative; 0 adds none"]
+        """A standard deviation is not negative, and finite: no answer is left under noise without end."""
+        fits = 0 <= self.std < math.inf
+        return [] if fits else [f"std = {self.std}: must not be negative, and finite; 0 adds none"]
 
     def perturb(self, confidences: Tensor, generator: torch.Generator) -> Tensor:
         """Noised, cut at zero, and scaled to sum to one."""

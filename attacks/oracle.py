@@ -1,7 +1,7 @@
 """A trained model as its callers reach it: so much of each answer, and so many questions."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ ACCESS = ("white_box", "confidences", "top_k", "rounded", "label_only")
 Answer = Callable[[Tensor], Tensor]
 """Inputs (N, *input_shape) in data units to confidences (N, K); one-hot where a service tells labels alone."""
 
-_LEVELS: dict[str, Callable[[int, int], tuple[Control, ...]]] = {
-    "top_k": lambda top, decimals: (TopK(top),),
-    "rounded": lambda top, decimals: (Rounding(decimals),),
-    "label_only": lambda top, decimals: (LabelOnly(),),
+_LEVELS: dict[str, tuple[str | None, Callable[..., Control]]] = {
+    "top_k": ("top", TopK),
+    "rounded": ("decimals", Rounding),
+    "label_only": (None, LabelOnly),
 }
+"""Each level that coarsens answers: the option that it takes, and the control that it amounts to."""
 
 
 def put(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -71,9 +72,9 @@ class Oracle:
 
     ``answering`` is the model (logits (N, K), asked in evaluation mode), or any callable to confidences, such as a
     client of a remote service. ``controls`` perturb the answers in order, then the level's own coarsening (``top``
-    confidences, or ``decimals`` places). ``watch`` is handed the inputs of each request that was not refused and
-    the model's own confidences for them, as the service itself sees both. ``queries`` counts inputs that were
-    answered, ``refused`` inputs that were not.
+    confidences, 3 unless said; or ``decimals`` places, 1 unless said). ``watch`` is handed the inputs of each request
+    that was not refused and the model's own confidences for them, as the service itself sees both. ``queries`` counts
+    inputs that were answered, ``refused`` inputs past the budget; one on which the model fails is neither.
     """
 
     def __init__(
@@ -85,8 +86,8 @@ class Oracle:
         budget: int | None = None,
         controls: Sequence[Control] = (),
         generator: torch.Generator | None = None,
-        top: int = 3,
-        decimals: int = 1,
+        top: int | None = None,
+        decimals: int | None = None,
         watch: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
         if access not in ACCESS:
@@ -98,8 +99,11 @@ class Oracle:
             raise ValueError("; ".join(wrong))
         if access == "white_box" and (controls or not isinstance(answering, nn.Module)):
             raise ValueError("access = 'white_box': needs the model itself, on which output controls have no hold")
-        level = _LEVELS[access](top, decimals) if access in _LEVELS else ()
-        self._controls = (*controls, *level)
+        if access == "white_box" and budget is not None:
+            raise ValueError(
+                f"budget = {budget}: has no hold on who has the weights; leave it out, or set access = 'confidences'"
+            )
+        self._controls = (*controls, *_coarsening(access, {"top": top, "decimals": decimals}))
         self._model = copy.deepcopy(answering).eval() if isinstance(answering, nn.Module) else None
         self._answer: Answer = self._model_answer if self._model is not None else answering
         self._generator = generator or torch.Generator().manual_seed(0)
@@ -139,14 +143,32 @@ class Oracle:
         if self.left is not None and asked > self.left:
             self.refused += asked
             raise QueryBudgetExceeded(asked, self.left, self.budget or 0)
-        self.queries += asked
         own = self._answer(inputs)
         shown = perturbed(own, self._controls, self._generator)
         if self._watch is not None:
             self._watch(inputs.detach(), own)
+        self.queries += asked  # only now: inputs on which the model fails are not answered, and cost nothing
         return own, shown
 
     def _model_answer(self, inputs: Tensor) -> Tensor:
         assert self._model is not None
         with torch.no_grad():
             return put(self._model, inputs).softmax(-1).to(inputs.device)
+
+
+def _coarsening(access: str, options: Mapping[str, int | None]) -> tuple[Control, ...]:
+    """What the level itself does to answers; raises ValueError for an option that is wrong, or has no hold there."""
+    option, level = _LEVELS.get(access, (None, None))
+    for name, value in options.items():
+        if value is not None and name != option:
+            taker = next(other for other, (taken, _) in _LEVELS.items() if taken == name)
+            raise ValueError(
+                f"{name} = {value}: has no hold at access = {access!r}; leave it out, or set access = {taker!r}"
+            )
+    if level is None:
+        return ()
+    value = options[option] if option else None
+    control = level() if value is None else level(value)
+    if problems := control.problems():
+        raise ValueError(f"{option} = {value}: {problems[0].partition(': ')[2]}")
+    return (control,)

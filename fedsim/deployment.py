@@ -34,9 +34,9 @@ class Deployment(Part):
     controls: tuple[OutputControl, ...] = ()
     """Perturbations of the answers, in order."""
     top: int = Field(3, ge=1)
-    """Confidences shown at ``top_k``."""
+    """Confidences shown at ``top_k``; to be set at no other level."""
     decimals: int = Field(1, ge=1)
-    """Places of the confidences at ``rounded``."""
+    """Places of the confidences at ``rounded``; to be set at no other level."""
     features: str | None = None
     """The module whose outputs on clients' records leave them, as in split learning; feature inversion reads these."""
 
@@ -48,6 +48,12 @@ class Deployment(Part):
                 "access = 'white_box': whoever holds the weights is bound by no control and no budget; leave these "
                 "out, or set access = 'confidences'"
             )
+        for name, level in (("top", "top_k"), ("decimals", "rounded")):
+            value = getattr(self, name)
+            if self.access != level and value != type(self).model_fields[name].default:
+                problems.append(
+                    f"{name} = {value}: has no hold at access = {self.access!r}; leave it out, or set {level!r}"
+                )
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -61,8 +67,8 @@ class Deployment(Part):
             budget=self.query_budget,
             controls=self.controls,
             generator=generator,
-            top=self.top,
-            decimals=self.decimals,
+            top=self.top if self.access == "top_k" else None,
+            decimals=self.decimals if self.access == "rounded" else None,
             watch=log.record if log is not None else None,
         )
 

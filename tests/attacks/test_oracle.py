@@ -1,3 +1,4 @@
+import math
 import pickle
 
 import pytest
@@ -86,12 +87,43 @@ def test_misuse_is_refused_by_name(model):
         oracle(model, access="gray_box")
     with pytest.raises(ValueError, match="budget = -1"):
         oracle(model, budget=-1)
-    with pytest.raises(ValueError, match="noise.std = -0.1: must not be negative; .*; temperature.value = 0: must be"):
+    with pytest.raises(
+        ValueError, match="noise.std = -0.1: must not be negative, and finite; .*; temperature.value = 0: must be"
+    ):
         oracle(model, controls=[Noise(-0.1), Temperature(0)])
     with pytest.raises(ValueError, match="output controls have no hold"):
         oracle(model, access="white_box", controls=[Rounding()])
     with pytest.raises(ValueError, match="needs the model itself"):
         oracle(lambda x: x, access="white_box")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"access": "top_k", "top": 0}, "top = 0: must be 1 or more; else use label_only"),
+        ({"access": "rounded", "decimals": 0}, "decimals = 0: must be 1 or more; else use label_only"),
+        ({"access": "rounded", "decimals": -1}, "decimals = -1: must be 1 or more"),
+        ({"access": "rounded", "top": 2}, "top = 2: has no hold at access = 'rounded'; .* access = 'top_k'"),
+        ({"decimals": 2}, "decimals = 2: has no hold at access = 'confidences'; .* access = 'rounded'"),
+        ({"access": "white_box", "budget": 2}, "budget = 2: has no hold on who has the weights"),
+        ({"controls": [Noise(math.inf)]}, "noise.std = inf: must not be negative, and finite"),
+        ({"controls": [Noise(math.nan)]}, "noise.std = nan"),
+        ({"controls": [Temperature(math.inf)]}, "temperature.value = inf: must be positive and finite"),
+    ],
+)
+def test_settings_that_have_no_hold_or_leave_no_answer_are_refused(model, options, told):
+    with pytest.raises(ValueError, match=told):
+        oracle(model, **options)
+
+
+def test_inputs_on_which_the_model_fails_cost_nothing(model, inputs):
+    asked = oracle(model, budget=6)
+    for wrong in (inputs[:, :2], inputs.long()):
+        with pytest.raises(RuntimeError):
+            asked.confidences(wrong)
+    assert (asked.queries, asked.refused, asked.left) == (0, 0, 6)
+    asked.confidences(inputs)
+    assert (asked.queries, asked.left) == (6, 0)
 
 
 def test_any_callable_to_confidences_serves_in_place_of_the_model(model, inputs):
