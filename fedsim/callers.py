@@ -78,34 +78,49 @@ class Callers(Part):
 
     def known_by(self, key: str) -> str:
         """The name of the caller with this key; raises UnknownCaller, which does not repeat the key."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
+        digest = _digest(key)
         found = [name for name, c in self.callers.items() if secrets.compare_digest(c.key_sha256, digest)]
         if not found:
-            raise UnknownCaller(f"with key {digest[:8]}...")
+            raise unknown(key)
         return found[0]
+
+
+def unknown(key: str) -> UnknownCaller:
+    """The error for a key that nobody has; it tells the key's digest alone, and of that the beginning."""
+    return UnknownCaller(f"with key {_digest(key)[:8]}...")
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="backslashreplace")).hexdigest()
 
 
 def new_key() -> tuple[str, str]:
     """A fresh API key from the operating system's generator, and the SHA-256 that the list keeps of it."""
     key = secrets.token_urlsafe(24)
-    return key, hashlib.sha256(key.encode()).hexdigest()
+    return key, _digest(key)
 
 
 class Pace:
-    """Counts one caller's inputs over the last minute."""
+    """Counts the inputs that one caller was answered in the last minute."""
 
     def __init__(self, per_minute: int | None) -> None:
         self.per_minute, self._recent = per_minute, deque[tuple[float, int]]()
 
     def admit(self, asked: int, now: float) -> None:
-        """Count a request made at ``now``, in seconds; raises RateLimited, and does not count it, past the limit."""
-        if self.per_minute is None:
-            return
+        """Raises RateLimited where a request made at ``now``, in seconds, would pass the limit; counts nothing."""
+        self._forget(now)
+        if self.per_minute is not None and sum(count for _, count in self._recent) + asked > self.per_minute:
+            raise RateLimited(asked, self.per_minute)
+
+    def count(self, answered: int, now: float) -> None:
+        """Count what was answered at ``now``."""
+        self._forget(now)
+        if self.per_minute is not None:
+            self._recent.append((now, answered))
+
+    def _forget(self, now: float) -> None:
         while self._recent and self._recent[0][0] <= now - WINDOW:
             self._recent.popleft()
-        if sum(count for _, count in self._recent) + asked > self.per_minute:
-            raise RateLimited(asked, self.per_minute)
-        self._recent.append((now, asked))
 
 
 def as_fields(error: OracleError) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An oracle that asks a service over HTTP: attacks run on it unchanged."""
 
+import re
 from typing import Any, NoReturn
 
 import httpx
@@ -7,9 +8,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from attacks import AccessDenied, Oracle, OracleError, QueryBudgetExceeded, UnknownCaller
-from fedsim.callers import RateLimited
+from fedsim.callers import RateLimited, unknown
 
 ERRORS = {error.__name__: error for error in (AccessDenied, QueryBudgetExceeded, RateLimited)}
+_SENDABLE = re.compile(r"[!-~]+")
+"""What a key is made of."""
 
 
 class RemoteOracle(Oracle):
@@ -19,6 +22,8 @@ class RemoteOracle(Oracle):
     """
 
     def __init__(self, http: httpx.Client, key: str, *, architecture: nn.Module | None = None) -> None:
+        if not _SENDABLE.fullmatch(key):
+            raise unknown(key)  # no header can carry it, so no service can know it
         self._http, self._headers = http, {"authorization": f"Bearer {key}"}
         about = _checked(http.get("/about", headers=self._headers)).json()
         fixed: dict[str, Any] = {"num_classes": about["num_classes"], "access": about["access"]}

@@ -27,6 +27,7 @@ def serve(folder: Path, callers: Path, log: Path, host: str, port: int) -> None:
         num_classes=data.num_classes,
         callers=known,
         log=log,
+        dtype=data.inputs.dtype,
         seed=experiment.seed,
     )
     uvicorn.run(app, host=host, port=port, log_level="warning")

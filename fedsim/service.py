@@ -1,7 +1,10 @@
 """The trained model as an HTTP service: who calls is known by key, and gets what its role is answered, and no more."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ STATUS: dict[type[OracleError], int] = {
 }
 LARGEST = 64 * 2**20
 """Bytes of a request."""
+LONGEST = 200
+"""Characters of what a stranger may make as long as it likes, a path or a shape, that the log keeps."""
 
 
 class Unreadable(ValueError):
@@ -34,16 +39,44 @@ class Unreadable(ValueError):
 class Desk:
     """One caller's place at the service: its oracle, with the budget that is left, and its pace."""
 
-    def __init__(self, model: nn.Module, num_classes: int, callers: Callers, name: str, spent: int, seed: int) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, callers: Callers, name: str, seed: int) -> None:
         role = callers.roles[callers.callers[name].role]
         self.name, self.pace, self.log = name, Pace(role.per_minute), QueryLog()
         self.oracle: Oracle = role.deployment.open(model, num_classes, torch_generator(seed, "desk", name), self.log)
-        self.oracle.queries = spent
+
+    def recall(self, answered: int, when: float) -> None:
+        """Take in what was answered before a restart."""
+        self.oracle.queries += answered
+        self.pace.count(answered, when)
+
+    def ask(self, inputs: Tensor, ask: Callable[[Oracle, Tensor], Tensor], now: float) -> Tensor:
+        """The oracle's answer, counted once there is one; raises what the request is refused with."""
+        self.log.inputs.clear()
+        self.log.confidences.clear()
+        if self.oracle.left is None or len(inputs) <= self.oracle.left:  # else the oracle refuses: no wait would help
+            self.pace.admit(len(inputs), now)
+        answer = ask(self.oracle, inputs)
+        self.pace.count(len(inputs), now)
+        return answer
 
     def about(self) -> dict[str, Any]:
         """What the caller may know of its own access."""
         oracle = self.oracle
         return {"access": oracle.access, "num_classes": oracle.num_classes, "left": oracle.left}
+
+
+@dataclass
+class Heard:
+    """What the log keeps of one request, filled in while it is answered; ``error`` and ``reason`` where it is not."""
+
+    time: float
+    asked: str
+    caller: str = "unknown"
+    inputs: int = 0
+    error: str | None = None
+    reason: str | None = None
+    digests: list[str] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
 
 
 def application(
@@ -53,61 +86,67 @@ def application(
     num_classes: int,
     callers: Callers,
     log: Path,
+    dtype: torch.dtype = torch.float32,
     seed: int = 0,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """The service around ``model``; ``seed`` is that of the controls' noise. Budgets go on where the log ended.
+    """The service around ``model``; ``seed`` is that of the controls' noise. Budgets and paces go on where the log
+    ended.
 
-    Bodies are safetensors: a request holds ``inputs`` (N, *input_shape), an answer ``confidences`` (N, K) or
-    ``labels`` (N,). Refusals are JSON that names the error. Raises LogBroken for a log that was tampered with.
+    Bodies are safetensors: a request holds ``inputs`` (N, *input_shape), cast to ``dtype``, an answer ``confidences``
+    (N, K) or ``labels`` (N,). Refusals are JSON that names the error. Every request is one line of the log. Raises
+    LogBroken for a log that was tampered with.
     """
-    file, spent = QueryFile(log), dict[str, int]()
+    file = QueryFile(log)
+    desks = {name: Desk(model.eval(), num_classes, callers, name, seed) for name in callers.callers}
     for entry in entries(log):
-        spent[entry["caller"]] = spent.get(entry["caller"], 0) + (0 if entry["error"] else entry["inputs"])
-    desks = {n: Desk(model.eval(), num_classes, callers, n, spent.get(n, 0), seed) for n in callers.callers}
+        if entry["caller"] in desks and not entry["error"]:
+            desks[entry["caller"]].recall(entry["inputs"], entry["time"])
     app = FastAPI(title="fedsim: a trained model, as deployed", docs_url=None, redoc_url=None, openapi_url=None)
 
     def desk_of(request: Request) -> Desk:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return desks[callers.known_by(key if scheme.lower() == "bearer" else "")]
+        desk = desks[callers.known_by(key if scheme.lower() == "bearer" else "")]
+        request.state.heard.caller = desk.name
+        return desk
 
-    def note(caller: str, asked: str, inputs: int, seen: QueryLog | None = None, error: str | None = None) -> None:
-        kept = seen is not None and bool(seen.inputs)
-        file.append(
-            {
-                "time": clock(),
-                "caller": caller,
-                "asked": asked,
-                "inputs": inputs,
-                "error": error,
-                "digests": digests(torch.cat(seen.inputs)) if seen and kept else [],
-                "margins": margins(torch.cat(seen.confidences)) if seen and kept else [],
-            }
-        )
+    @app.middleware("http")
+    async def kept(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Log every request, whatever becomes of it, before its answer leaves."""
+        heard = request.state.heard = Heard(clock(), request.url.path.strip("/")[:LONGEST])
+        try:
+            reply = await proceed(request)
+        except Exception as broken:  # a model may fail on inputs in any way, and must not end the log
+            logging.getLogger(__name__).exception("a request to %s failed", heard.asked)
+            heard.error, heard.reason = type(broken).__name__, "the service failed"
+            says = "the service failed on this request, which was not counted"
+            reply = JSONResponse({"error": "Failed", "fields": [], "says": says}, 500)
+        if reply.status_code >= 400 and heard.error is None:
+            heard.error = HTTPStatus(reply.status_code).phrase
+        file.append({**asdict(heard), "status": reply.status_code})
+        return reply
 
     async def answered(request: Request, asked: str, ask: Callable[[Oracle, Tensor], Tensor]) -> Response:
-        desk = desk_of(request)
-        inputs = _inputs(await request.body(), input_shape)
-        desk.log.inputs.clear()
-        desk.log.confidences.clear()
-        try:
-            desk.pace.admit(len(inputs), clock())
-            answer = ask(desk.oracle, inputs)
-        except OracleError as refused:
-            note(desk.name, asked, len(inputs), error=type(refused).__name__)
-            raise
-        note(desk.name, asked, len(inputs), desk.log)
+        desk, heard = desk_of(request), request.state.heard
+        inputs = _inputs(await request.body(), input_shape, dtype)
+        heard.inputs = len(inputs)
+        answer = desk.ask(inputs, ask, heard.time)
+        if desk.log.inputs:
+            heard.digests = digests(torch.cat(desk.log.inputs))
+            heard.margins = margins(torch.cat(desk.log.confidences))
         return Response(save({asked: answer.contiguous()}), media_type="application/octet-stream")
+
+    def refused(request: Request, error: Exception, told: dict[str, Any], status: int) -> JSONResponse:
+        request.state.heard.error, request.state.heard.reason = type(error).__name__, str(error)[:LONGEST]
+        return JSONResponse(told, status)
 
     @app.exception_handler(OracleError)
     async def refuse(request: Request, error: OracleError) -> JSONResponse:
-        if isinstance(error, UnknownCaller):
-            note("unknown", request.url.path.strip("/"), 0, error=type(error).__name__)
-        return JSONResponse(as_fields(error), STATUS.get(type(error), 400))
+        return refused(request, error, as_fields(error), STATUS.get(type(error), 400))
 
     @app.exception_handler(Unreadable)
     async def bad_input(request: Request, error: Unreadable) -> JSONResponse:
-        return JSONResponse({"error": "Unreadable", "fields": [], "says": str(error)}, 422)
+        return refused(request, error, {"error": "Unreadable", "fields": [], "says": str(error)}, 422)
 
     @app.get("/about")
     async def about(request: Request) -> dict[str, Any]:
@@ -115,9 +154,7 @@ def application(
 
     @app.get("/model")
     async def weights(request: Request) -> Response:
-        desk = desk_of(request)
-        state = {name: tensor.contiguous() for name, tensor in desk.oracle.model.state_dict().items()}
-        note(desk.name, "model", 0)
+        state = {name: tensor.contiguous() for name, tensor in desk_of(request).oracle.model.state_dict().items()}
         return Response(save(state), media_type="application/octet-stream")
 
     @app.post("/confidences")
@@ -131,13 +168,16 @@ def application(
     return app
 
 
-def _inputs(body: bytes, shape: tuple[int, ...]) -> Tensor:
+def _inputs(body: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if len(body) > LARGEST:
         raise Unreadable(f"{len(body):,} bytes; send at most {LARGEST:,} at once")
     try:
         inputs = load(body)["inputs"]
     except Exception:  # whatever a stranger sends
         raise Unreadable("the body is no safetensors file with an entry 'inputs'") from None
-    if tuple(inputs.shape[1:]) != shape or not len(inputs) or not torch.isfinite(inputs).all():
+    if inputs.is_complex() or (inputs.is_floating_point() and not dtype.is_floating_point):
+        raise Unreadable(f"inputs of {inputs.dtype}: need {dtype}, or what can be cast to it without loss of meaning")
+    shaped = tuple(inputs.shape[1:]) == shape and len(inputs)
+    if not shaped or not torch.isfinite(cast := inputs.to(dtype)).all():
         raise Unreadable(f"inputs of shape {tuple(inputs.shape)}: need one or more finite ones of shape {shape}")
-    return inputs
+    return cast

@@ -1,7 +1,7 @@
 """What the service could see of an attack in its query log, beside how often it would suspect an honest caller."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ MOST = 40
 class Watched:
     """The signals of an attack's queries with their thresholds, and the alarms that other honest callers raise.
 
-    Where ``lacking`` says what honest inputs there are too few of, there are no thresholds, and no rate.
+    Where ``lacking`` says what honest inputs there are too few of, there are no thresholds, and no rate. A service's
+    log also tells how many inputs were ``refused``, and how many requests (``refusals``).
     """
 
     signals: dict[str, float]
@@ -34,6 +35,8 @@ class Watched:
     false_alarm_low: float | None
     false_alarm_high: float | None
     lacking: str | None = None
+    refused: int | None = None
+    refusals: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain fields for a result file."""
@@ -57,12 +60,18 @@ def watched(log: QueryLog, model: nn.Module, honest: Tensor) -> Watched | None:
 
 def watched_file(path: Path, model: nn.Module, honest: Tensor) -> dict[str, Watched]:
     """The same of every caller in a service's log, whose signals rest on digests; raises LogBroken."""
-    seen = {name: {key: own[key] for key in SIGNALS} for name, own in suspicion(path).items()}
+    logged = suspicion(path)
+    seen = {name: {key: own[key] for key in SIGNALS} for name, own in logged.items()}
     if lacking := _lacking(honest):
-        return {name: _against(own, {}, (), lacking) for name, own in seen.items()}
-    known, others = ([_as_kept(log) for log in logs] for logs in _callers(model, honest))
-    thresholds = thresholds_for(known, RATE)
-    return {name: _against(own, thresholds, others) for name, own in seen.items()}
+        found = {name: _against(own, {}, (), lacking) for name, own in seen.items()}
+    else:
+        known, others = ([_as_kept(log) for log in logs] for logs in _callers(model, honest))
+        thresholds = thresholds_for(known, RATE)
+        found = {name: _against(own, thresholds, others) for name, own in seen.items()}
+    return {
+        name: replace(own, refused=int(logged[name]["refused"]), refusals=int(logged[name]["refusals"]))
+        for name, own in found.items()
+    }
 
 
 def _lacking(honest: Tensor) -> str | None:

@@ -14,6 +14,7 @@ from fedsim.report.reading import Json, Results, Setting, label_guess, mean, set
 from fedsim.report.shipped import headline, rows_of
 from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, number, share, shown, size, unclaimed
 from fedsim.watching import Watched
+from fedsim.words import counted
 
 
 def print_summary(results: Mapping[str, Any], console: Console, report: Path | None = None) -> None:
@@ -37,16 +38,18 @@ def print_summary(results: Mapping[str, Any], console: Console, report: Path | N
 
 
 def print_suspects(seen: Mapping[str, Watched], console: Console) -> None:
-    """One row a caller: its signals with the thresholds, which of them sound; then how often an honest one's do."""
+    """One row a caller: its signals, thresholds, alarms and refusals; then how often an honest one's signals sound."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("caller", *SIGNALS, "alarm"):
+    for head in ("caller", *SIGNALS, "alarm", "refused"):
         table.add_column(head.replace("_", " "), overflow="fold")
     for caller, own in seen.items():
         signals = [
             number(own.signals[name]) + (f" (alarm above {number(own.thresholds[name])})" if own.thresholds else "")
             for name in SIGNALS
         ]
-        table.add_row(*map(Text, (caller, *signals, ", ".join(own.alarms).replace("_", " ") or MISSING)))
+        raised = ", ".join(own.alarms).replace("_", " ") or MISSING
+        refused = f"{counted(own.refused or 0, 'input')} in {counted(own.refusals or 0, 'request')}"
+        table.add_row(*map(Text, (caller, *signals, raised, refused if own.refusals else MISSING)))
     console.print(table)
     for own in list(seen.values())[:1]:
         rate = f"{share(own.false_alarm_rate)} [{share(own.false_alarm_low)}, {share(own.false_alarm_high)}]"

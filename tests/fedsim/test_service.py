@@ -1,10 +1,12 @@
 """The service over HTTP: who is answered what and how much, what the log keeps, and attacks that run unchanged."""
 
+import hashlib
 import json
 
 import pytest
 import torch
-from safetensors.torch import save
+from httpx import HTTPStatusError
+from safetensors.torch import load, save
 from scipy.stats import binom
 from starlette.testclient import TestClient
 from torch import nn
@@ -16,7 +18,7 @@ from attacks.controls import Rounding
 from fedsim import Scenario, run
 from fedsim.callers import Callers, RateLimited, new_key
 from fedsim.cli import app as cli
-from fedsim.query_log import LogBroken, QueryFile, digests, entries, suspicion
+from fedsim.query_log import LogBroken, QueryFile, digests, entries, head_of, suspicion
 from fedsim.remote import RemoteOracle
 from fedsim.service import application
 from fedsim.tasks import TaskError, load_dataset
@@ -153,8 +155,8 @@ def test_the_log_holds_no_inputs_but_shows_near_duplicates(service):
     assert found["public"]["near_duplicates"] > 0.8
     assert found["partner"]["near_duplicates"] < 0.1
     assert found["public"]["volume"] == 20
-    assert all(set(e) == {"time", "caller", "asked", "inputs", "error", "digests", "margins", "previous"}
-               for e in entries(log))  # fmt: skip
+    assert all(set(e) == {"time", "caller", "asked", "inputs", "error", "reason", "status", "digests", "margins",
+                          "previous"} for e in entries(log))  # fmt: skip
     assert digests(one) == digests(one)
 
 
@@ -167,6 +169,135 @@ def test_a_log_that_was_changed_is_refused(service, model):
         log.write_text("\n".join(changed) + "\n")
         with pytest.raises(LogBroken):
             QueryFile(log)
+
+
+def test_a_log_whose_end_was_cut_off_is_refused_and_one_that_a_crash_left_ahead_of_its_head_is_not(service, model):
+    reach, _, _, log = service
+    for _ in range(3):
+        reach("public").labels(images(1))
+    whole, head = log.read_text().splitlines(), head_of(log).read_text()
+    for kept in (whole[:-1], []):
+        log.write_text("".join(f"{line}\n" for line in kept))
+        with pytest.raises(LogBroken, match="the end was cut off; keep the file"):
+            application(model, input_shape=(1, 8, 8), num_classes=3, callers=Callers(**LIST), log=log)
+    log.unlink()
+    with pytest.raises(LogBroken, match="the end was cut off"):
+        QueryFile(log)
+    log.write_text("".join(f"{line}\n" for line in whole))
+    head_of(log).unlink()
+    with pytest.raises(LogBroken, match=r"log\.head is missing"):
+        QueryFile(log)
+    head_of(log).write_text(json.dumps({**json.loads(head), "last": "0" * 64}))
+    with pytest.raises(LogBroken, match=r"is not the one that log\.head names"):
+        QueryFile(log)
+    head_of(log).write_text("{}")
+    with pytest.raises(LogBroken, match="does not say how many lines"):
+        QueryFile(log)
+    before = hashlib.sha256(whole[-2].encode()).hexdigest()
+    head_of(log).write_text(json.dumps({"lines": len(whole) - 1, "last": before}))
+    QueryFile(log).append({"caller": "public", "inputs": 0, "error": None, "digests": [], "margins": []})
+    assert len(list(entries(log))) == len(whole) + 1
+
+
+def test_harmless_types_are_cast_and_others_refused_and_logged_and_cost_nothing(service, model):
+    _, http, _, log = service
+    headers = {"authorization": f"Bearer {KEYS['public'][0]}"}
+
+    def ask(inputs):
+        return http.post("/labels", content=save({"inputs": inputs.contiguous()}), headers=headers)
+
+    whole = torch.randint(0, 2, (4, 1, 8, 8), generator=torch.Generator().manual_seed(2))
+    expected = Oracle(model, num_classes=3, access="label_only").labels(whole.float())
+    for dtype in (torch.int64, torch.bool, torch.float64, torch.uint8):
+        reply = ask(whole.to(dtype))
+        assert reply.status_code == 200
+        assert torch.equal(load(reply.content)["labels"], expected)
+    for wrong in (whole.to(torch.complex64), whole[:, :, :4], images(2).double() * 1e300):
+        assert ask(wrong).status_code == 422
+    assert http.get("/about", headers=headers).json()["left"] == 50 - 16
+    assert [(e["caller"], e["status"], e["error"]) for e in entries(log)][4:] == [
+        *[("public", 422, "Unreadable")] * 3, ("public", 200, None),
+    ]  # fmt: skip
+    assert [e["reason"] for e in entries(log)][4].startswith("inputs of torch.complex64: need torch.float32")
+
+
+def test_integers_are_what_a_model_of_words_needs(tmp_path):
+    words = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3))
+    app = application(words, input_shape=(3,), num_classes=3, callers=Callers(**LIST), log=tmp_path / "log",
+                      dtype=torch.int64)  # fmt: skip
+    http, headers = TestClient(app), {"authorization": f"Bearer {KEYS['public'][0]}"}
+    for inputs, status in ((torch.ones(2, 3, dtype=torch.int32), 200), (torch.ones(2, 3), 422)):
+        assert http.post("/labels", content=save({"inputs": inputs}), headers=headers).status_code == status
+
+
+def test_a_model_that_fails_is_told_in_a_line_logged_and_costs_nothing(service, model, monkeypatch):
+    reach, http, _, log = service
+    caller = reach("public")
+
+    def broken(*_):
+        raise RuntimeError("cannot divide 0.123")
+
+    monkeypatch.setattr(Oracle, "labels", broken)
+    with pytest.raises(HTTPStatusError, match="500: the service failed on this request, which was not counted"):
+        caller.labels(images(3))
+    monkeypatch.undo()
+    assert http.get("/about", headers={"authorization": f"Bearer {KEYS['public'][0]}"}).json()["left"] == 50
+    assert {**list(entries(log))[1], "time": 0, "previous": ""} == {
+        "time": 0, "caller": "public", "asked": "labels", "inputs": 3, "status": 500, "error": "RuntimeError",
+        "reason": "the service failed", "digests": [], "margins": [], "previous": "",
+    }  # fmt: skip
+
+
+def test_every_request_is_logged_whatever_becomes_of_it(service):
+    reach, http, _, log = service
+    headers = {"authorization": f"Bearer {KEYS['partner'][0]}"}
+    reach("partner")
+    http.get("/model", headers=headers)
+    http.post("/labels", content=b"{}", headers=headers)
+    http.get("/" + "x" * 5000)
+    http.get("/labels")
+    with pytest.raises(AccessDenied):
+        reach("public").confidences(images(2))
+    seen = [(e["caller"], e["asked"], e["status"], e["error"]) for e in entries(log)]
+    assert seen == [
+        ("partner", "about", 200, None), ("partner", "model", 403, "AccessDenied"),
+        ("partner", "labels", 422, "Unreadable"), ("unknown", "x" * 200, 404, "Not Found"),
+        ("unknown", "labels", 405, "Method Not Allowed"), ("public", "about", 200, None),
+        ("public", "confidences", 403, "AccessDenied"),
+    ]  # fmt: skip
+    assert (suspicion(log)["partner"]["refusals"], suspicion(log)["public"]["refused"]) == (2, 2)
+
+
+def test_what_the_budget_refuses_uses_up_no_rate_and_a_restart_forgets_no_minute(model, tmp_path):
+    made = {**LIST, "roles": {**LIST["roles"], "hurried": {
+        "deployment": {"access": "top_k", "query_budget": 15}, "per_minute": 10}}}  # fmt: skip
+    now, log = [0.0], tmp_path / "log"
+
+    def reach():
+        app = application(model, input_shape=(1, 8, 8), num_classes=3, callers=Callers(**made), log=log,
+                          clock=lambda: now[0])  # fmt: skip
+        return RemoteOracle(TestClient(app), KEYS["hurried"][0])
+
+    caller = reach()
+    with pytest.raises(QueryBudgetExceeded, match="16 queries asked, 15 of 15 left"):
+        caller.labels(images(16))
+    caller.labels(images(8))
+    now[0] = 30.0
+    again = reach()
+    with pytest.raises(RateLimited):
+        again.labels(images(3))
+    again.labels(images(2))
+    with pytest.raises(QueryBudgetExceeded, match="6 queries asked, 5 of 15 left"):
+        again.labels(images(6))
+    now[0] = 61.0
+    again.labels(images(5))
+
+
+@pytest.mark.parametrize("key", ["clé", "two words", "line\nend", "", "\ud800"])
+def test_a_key_that_no_header_can_carry_is_an_unknown_caller(service, key):
+    _, http, *_ = service
+    with pytest.raises(UnknownCaller, match="unknown caller 'with key [0-9a-f]{8}"):
+        RemoteOracle(http, key)
 
 
 def test_a_list_of_callers_is_checked(tmp_path):
@@ -242,11 +373,14 @@ def test_the_command_names_who_looks_suspicious_and_a_broken_log_ends_it_in_a_li
     for name, inputs in (("eve", images(1, 5).repeat(50, 1, 1, 1)), ("bob", images(5, 6))):
         log.append({"caller": name, "inputs": len(inputs), "error": None, "digests": digests(inputs),
                     "margins": [0.9] * len(inputs)})  # fmt: skip
+    for inputs in (5, 1):
+        log.append({"caller": "eve", "inputs": inputs, "error": "QueryBudgetExceeded", "digests": [], "margins": []})
     told = CliRunner().invoke(cli, ["watch", str(tmp_path / "run"), "--log", str(tmp_path / "log")])
     assert told.exit_code == 0, told.output
     assert "honest callers on whom any alarm sounds" in told.output
     eve = next(line for line in told.output.splitlines() if line.startswith("eve"))
     assert "near" in eve
+    assert "6 inputs in 2" in eve
     missing = CliRunner().invoke(cli, ["watch", str(tmp_path / "run"), "--log", str(tmp_path / "none")])
     assert missing.exit_code == 2
     log.path.write_text("{}\n")
