@@ -20,6 +20,10 @@ from fedsim.tasks.models import accuracy_and_loss
 TOP = 10
 """Records of which the attribute is claimed most, for the precision at the top."""
 
+RAREST = ", rarest value"
+"""Follows the name of a figure that is for two values where there are more: the one that fewest records asked about
+have, against all others, since guessing the commonest never tells it."""
+
 
 def _ask_attribute(case: Case) -> tuple[tuple[Targets, ...], Key]:
     """The sensitive column of records that clients hold; raises TaskError where there is none to infer, and where
@@ -64,13 +68,27 @@ def _score_attribute(case: Case, know: Knowledge, key: Key, claims: Sequence[Cla
         },
         "right": share(right, float(guessed.double().mean()), "imputation"),
     }  # fmt: skip
-    if scores.shape[1] == 2:
-        for name, of in (("MCC", matthews), ("G-mean", g_mean), (f"PPV at {TOP}", _precision)):
-            figures[name] = {
-                "value": of(scores, truth), "low": None, "high": None, "guess": of(imputed, truth),
-                "guess_name": "imputation",
-            }  # fmt: skip
+    several = scores.shape[1] > 2
+    value = rarest(truth) if several else 1
+    held, claimed, guesses = (truth == value).long(), against_rest(scores, value), against_rest(imputed, value)
+    for name, of in (("MCC", matthews), ("G-mean", g_mean), (f"PPV at {TOP}", _precision)):
+        figures[name + (RAREST if several else "")] = {
+            "value": of(claimed, held), "low": None, "high": None, "guess": of(guesses, held),
+            "guess_name": "imputation",
+        }  # fmt: skip
     return Scored(figures, notes=tuple(claims[0].notes))
+
+
+def rarest(truth: Tensor) -> int:
+    """The value that fewest of the records have, of those that any has; the first where several do."""
+    values, counts = truth.unique(return_counts=True)
+    return int(values[counts.argmin()])
+
+
+def against_rest(scores: Tensor, value: int) -> Tensor:
+    """Scores (T, 2) of any other value, as the likeliest of them, and of ``value``."""
+    own = torch.arange(scores.shape[1]) == value
+    return torch.stack([scores[:, ~own].amax(1), scores[:, value]], 1)
 
 
 def _precision(scores: Tensor, truth: Tensor) -> float:
