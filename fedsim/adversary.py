@@ -105,20 +105,28 @@ def rung(scenario: Scenario, round: int, contributors: int = 1) -> str:
     return "L5" if knows & {"learning_rate", "local_steps", "local_epochs", "batch_size"} else "L4"
 
 
+CALLS = "The adversary calls the finished model, or holds it; no attack reads a message of the training."
+"""The first sentence where the model alone is attacked."""
+
+
 def in_words(scenario: Scenario) -> list[str]:
     """The threat model as sentences, for the report and for ``--dry-run``."""
     federation, knows, colluders = scenario.federation, scenario.adversary.knows, scenario.adversary.colluders
     asked = federation.cohort or federation.clients
     sent = "the gradient of one batch" if federation.algorithm == "fedsgd" else "trained minus received weights"
     stack = ", then ".join(defence.describe() for defence in scenario.protocol)
+    curious = scenario.adversary.lie is None and scenario.adversary.plant is None
+    calls_alone = curious and bool(scenario.released_rounds) and not scenario.attacked_rounds
     return [
-        opening(scenario)
+        CALLS
+        if calls_alone
+        else opening(scenario)
         or (opening_words(scenario) if scenario.adversary.plant is None else planting_words(scenario)),
         f"In each of {counted(federation.rounds, 'round')} the server asks {asked} of "
         f"{counted(federation.clients, 'client')}; each sends {sent}, at most "
         f"{counted(federation.batch_size, 'example')} in a batch.",
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",
-        sees(scenario),
+        "It knows the kind of task and of input, and the loss." if calls_alone else sees(scenario),
         f"It is also told {listed([KNOWLEDGE[fact] for fact in knows])}." if knows else "It is told nothing else.",
         *([f"{counted(colluders, 'client')} of the federation help it with all they hold."] if colluders else []),
         "It does not see any other client's memory, any random seed, or which examples a client used."

@@ -1,6 +1,7 @@
 """The document's section on who attacks: goal, capability, knowledge and rung of each attack, with published names."""
 
 from attacks import available
+from fedsim.report.aims import aims
 from fedsim.report.blocks import Block, Bullets, Folded, Heading, Prose, Section, Table
 from fedsim.report.reading import Json, Results, setting_name, unique
 from fedsim.report.sections import Context
@@ -16,20 +17,26 @@ CAPABILITY = {
     "malicious_protocol": "the server, which says in the protocol what is not so",
     "malicious_model": "the server, which chooses the model that it sends",
 }
+CALLER = "whoever calls the finished model, or holds it"
 
 
 def adversary(context: Context) -> Section:
     """The threat model's sentences, then one line for each attack of the run."""
     results = context.results
     common, _, by_setting = threat(results)
-    settings = [[setting_name(setting).capitalize(), said] for setting, said in by_setting.items()]
+    alike: dict[str, list[str]] = {}
+    for setting, said in by_setting.items():
+        alike.setdefault(said, []).append(setting_name(setting))
+    settings = [["; ".join(names).capitalize(), said] for said, names in alike.items()]
     blocks: list[Block] = [Bullets(common)] if common else []
     if settings:
         blocks.append(Table("Where settings differ", ["setting", "threat model"], settings, tone="words"))
+    aim = aims(results)
     who = unique(
         CAPABILITY.get(kind, kind) + (f", helped by {helpers} clients" if helpers else "")
-        for kind, helpers in _kinds(results)
+        for kind, helpers in (_kinds(results) if aim.updates else [])
     )
+    who += [CALLER] if aim.model else []
     ranked = _ranked(results)
     if ranked:
         head = ["attack", "goal", "capability: it reads", "knowledge it needs", "rung"]

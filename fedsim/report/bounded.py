@@ -11,11 +11,12 @@ from attacks.metrics import THRESHOLDS
 from fedsim.bounds import most_true_positives, mu_of, mu_of_membership
 from fedsim.leakage import RECORD_SHARE, TOKEN_SHARE
 from fedsim.report.blocks import Block, Cell, Chip, Folded, Heading, Prose, Table
+from fedsim.report.inferences import rows_of
 from fedsim.report.palette import QUIET
 from fedsim.report.plots import DASHES, FILLS, columns, filled, interval
 from fedsim.report.reading import Results, Setting, setting_name, unique
 from fedsim.report.sections import Context
-from fedsim.report.shipped import RATES, rows_of
+from fedsim.report.shipped import RATES
 from fedsim.report.wording import finite
 from fedsim.words import counted
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from fedsim.report.adversaries import CALLER
+from fedsim.report.aims import aims
 from fedsim.report.blocks import Blanks, Block, Bullets, Heading, Prose, Section, Table
+from fedsim.report.inferences import NOT_TOLD
 from fedsim.report.reading import Json, Results, unique
 from fedsim.report.sections import Context, judgement
 from fedsim.report.wording import at_most, finite, number, plain
@@ -55,8 +58,9 @@ def decision(context: Context) -> Section:
 
 
 def _open_points(results: Results) -> str:
-    bad = unique(p for p, s in results.combinations if judgement(results, p, s).tone == "bad")
-    unsure = unique(p for p, s in results.combinations if judgement(results, p, s).tone == "warn")
+    chips = [(p, judgement(results, p, s)) for p, s in results.combinations]
+    bad = unique(p for p, chip in chips if chip.tone == "bad")
+    unsure = unique(p for p, chip in chips if chip.tone == "warn" and chip.text != NOT_TOLD)
     said = [f"To choose {listed(bad, last='or')} is to accept a leak that this run shows."] if bad else []
     said += [f"On {listed(unsure)} this run gives no answer in at least one setting."] if unsure else []
     return " ".join(said) or "No attack of this run broke a protocol: that is a lower bound on the risk, no proof."
@@ -71,14 +75,18 @@ def _common(results: Results) -> list[list[object]]:
 
     knows = unique(fact for each in stated for fact in _at(each, ("adversary", "knows")) or [])
     helpers = max((int(_at(each, ("adversary", "colluders")) or 0) for each in stated), default=0)
+    aim = aims(results)
+    updates = (
+        f"{values('adversary', 'kind').replace('_', ' ') or 'not stated'}, helped by "
+        f"{counted(helpers, 'client') if helpers else 'no client'}"
+    )
     rows: list[list[object]] = [
         ["data", f"{values('task', 'dataset') or 'not stated'}; spread over clients as reviewed"],
         ["model", f"{values('task', 'model') or 'not stated'}; its hash bound, one for all clients of a round"],
         ["training", f"{values('federation', 'algorithm') or 'not stated'}, batches of "
          f"{values('federation', 'batch_size') or 'not stated'}, step {values('federation', 'learning_rate')}"],
         ["rounds", f"at most {values('federation', 'rounds') or 'not stated'}"],
-        ["who attacks", f"{values('adversary', 'kind').replace('_', ' ') or 'not stated'}, helped by "
-         f"{counted(helpers, 'client') if helpers else 'no client'}"],
+        ["who attacks", listed([*([updates] if aim.updates else []), *([CALLER] if aim.model else [])])],
         ["what the attacker is told", listed([KNOWLEDGE.get(str(k), str(k)) for k in knows]) or "nothing"],
     ]  # fmt: skip
     return rows

@@ -26,9 +26,10 @@ from fedsim.report import (
     suite,
     verdicts,
 )
+from fedsim.report.aims import asked_of
 from fedsim.report.blocks import Section, render
 from fedsim.report.page import PAGE
-from fedsim.report.reading import Results
+from fedsim.report.reading import PROTOCOL, Results
 from fedsim.report.script import SCRIPT
 from fedsim.report.sections import Context
 from fedsim.report.style import CSS
@@ -99,12 +100,15 @@ def write_report(results: Mapping[str, Any], pictures: Mapping[str, np.ndarray],
 
 
 def question(results: Results) -> str:
-    """What the run asks, in two sentences."""
+    """What the run asks, and what it compares."""
     task = results.scenario.get("task") or {}
     axes = results.raw.get("axes") or {}
     data = [str(label) for label in axes.get("task", [])] or [str(task.get("dataset", "data"))]
     seeds = counted(len(results.scenario.get("seeds") or []), "seed")
-    return (
-        f"What can the server rebuild of its clients' {listed(data)} from the updates it receives? "
-        f"Compared: {listed(results.protocols) or 'no protocol'}; {seeds}."
-    )
+    others = {axis: labels for axis, labels in axes.items() if axis not in ("task", PROTOCOL)}
+    compared = [
+        f"{axis.split('.')[-1].replace('_', ' ')} {listed(list(map(str, own)))}" for axis, own in others.items()
+    ]
+    if len(results.protocols) > 1 or not compared:
+        compared.insert(0, listed(results.protocols) or "no protocol")
+    return f"{asked_of(results, listed(data))} Compared: {'; '.join(compared)}; {seeds}."

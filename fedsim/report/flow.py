@@ -53,6 +53,8 @@ class Crossing:
 
 
 Part = Zone | Crossing
+UNWATCHED = "nobody"
+"""In the place of a kind of adversary, where no attack reads updates."""
 
 _PROTECTS = {
     "client_checks": "checks the model that it was sent",
@@ -62,11 +64,12 @@ _PROTECTS = {
 }
 
 
-def parts(stated: Json) -> tuple[Part, ...]:
-    """The way of one update, from a client's data to the next model, under the stack of one combination."""
+def parts(stated: Json, *, attacked: bool = True) -> tuple[Part, ...]:
+    """The way of one update, from a client's data to the next model, under the stack of one combination; no party on
+    it is the adversary where updates are not ``attacked``."""
     stack = list(stated.get("protocol") or [])
     federation = stated.get("federation") or {}
-    kind = (stated.get("adversary") or {}).get("kind")
+    kind = (stated.get("adversary") or {}).get("kind") if attacked else UNWATCHED
     hiding = next((d for d in stack if d["kind"] in _AFTER), {"kind": "plain"})
     form, after = _AFTER[hiding["kind"]](hiding, any(d["kind"] == "client_dp" for d in stack))
     before = [_PROTECTS[d["kind"]] for d in stack if d["kind"] == "client_checks"]
@@ -90,7 +93,7 @@ def parts(stated: Json) -> tuple[Part, ...]:
 
 def _seat(kind: Any, after: Sequence[Part]) -> str:
     """The party that the adversary is."""
-    if kind == "eavesdropper":
+    if kind in ("eavesdropper", UNWATCHED):
         return ""
     parties = [zone.party for zone in after if isinstance(zone, Zone)]
     return parties[-1] if kind == "sum_recipient" else "Server"

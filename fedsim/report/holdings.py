@@ -1,8 +1,9 @@
 """The document's section on what is at stake: assets, where each lies, what this run found of it, and whose it is."""
 
 from fedsim.report.blocks import Prose, Section, Table
-from fedsim.report.reading import Results, setting_name, unique
-from fedsim.report.sections import Context, is_broken, what_was_read
+from fedsim.report.inferences import NOT_TOLD, answered, inference_rows
+from fedsim.report.reading import Results, unique
+from fedsim.report.sections import Context, holds, is_broken, what_was_read
 from fedsim.report.standards import goal_of
 from fedsim.words import listed
 
@@ -27,7 +28,7 @@ def assets(context: Context) -> Section:
     readers = "\n".join(f"{listed(unique(names))}: {said}" for said, names in reads.items())
     asked = {key: names for key in NAMES if (names := _asked(results, key))}
     inferred: list[list[object]] = [
-        [NAMES[key], "in the model and in each update", f"asked for by {listed(names)}"] for key, names in asked.items()
+        [NAMES[key], "in the model and in each update", _told(results, names)] for key, names in asked.items()
     ]
     if silent := [NAMES[key] for key in NAMES if key not in asked]:
         inferred.append(["; ".join(silent), "in the model and in each update", "not tested: no such attack was run"])
@@ -40,7 +41,7 @@ def assets(context: Context) -> Section:
         ["what travels beside an update", "in each message, in clear", _beside(results)],
     ]
     notes = unique(
-        f"{setting_name(results.setting_of(cell))}: {cell['data']}".removeprefix(": ")
+        f"{dict(results.setting_of(cell)).get('task', '')}: {cell['data']}".removeprefix(": ")
         for cell in results.cells
         if cell.get("data")
     )
@@ -64,21 +65,47 @@ def assets(context: Context) -> Section:
 
 
 def _rebuilt(results: Results) -> str:
+    """Under which protocols examples were rebuilt, or were not, or nothing that rebuilds them answered or was run."""
     broken = unique(results.protocol_of(entry) for entry in results.summary if is_broken(entry))
+    held = {results.protocol_of(entry) for entry in results.summary if holds(entry)}
+    tried = {
+        results.protocol_of(cell)
+        for cell in results.cells
+        for record in cell.get("attacks") or []
+        if goal_of(str(record.get("name"))) == "examples" and record.get("rung") != "L0"
+    }
     rest = [protocol for protocol in results.protocols if protocol not in broken]
-    said = [f"rebuilt under {listed(broken)}"] if broken else []
-    return (
-        "; ".join([*said, *([f"not rebuilt by what was run under {listed(rest)}"] if rest else [])])
-        or "nothing was run"
+    among = (
+        ("rebuilt under", broken),
+        ("not rebuilt by what was run under", [p for p in rest if p in held]),
+        ("no attack that rebuilds them gave an answer under", [p for p in rest if p in tried - held]),
+        ("not tested: no attack that rebuilds them was run under", [p for p in rest if p not in tried | held]),
     )
+    return "; ".join(f"{words} {listed(names)}" for words, names in among if names) or "nothing was run"
 
 
 def _read(results: Results) -> str:
-    found: dict[str, list[str]] = {}
+    read: dict[str, list[str]] = {}
     for entry in results.summary:
         for what in what_was_read(entry):
-            found.setdefault(what, []).append(results.protocol_of(entry))
-    return "; ".join(f"{what} read under {listed(unique(p))}" for what, p in found.items()) or "not shown to be read"
+            read.setdefault(what, []).append(results.protocol_of(entry))
+    if not any(record.get("rung") != "L0" for record in results.attacks):
+        return "not tested: no attack that reads them from updates was run"
+    return "; ".join(f"{what} read under {listed(unique(p))}" for what, p in read.items()) or "not shown to be read"
+
+
+def _told(results: Results, names: list[str]) -> str:
+    """What the attacks ``names`` found, and in how many of the cases in which each was run."""
+    said: list[str] = []
+    for name in names:
+        rows = [row for row in inference_rows(results) if row.get("attack") == name]
+        got, told = list(filter(answered, rows)), [row for row in rows if row.get("told")]
+        if told:
+            often = f" in {len(told)} of {len(rows)} cases" if len(rows) > 1 else ""
+            said.append(f"told by {name}{often}")
+        else:
+            said.append(f"{NOT_TOLD} by {name}" if got else f"no answer from {name}")
+    return "; ".join(sorted(said, key=lambda text: not text.startswith("told")))
 
 
 def _asked(results: Results, key: str) -> list[str]:

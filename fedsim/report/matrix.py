@@ -2,6 +2,7 @@
 
 from fedsim.report.blocks import Cell, Chip, Table
 from fedsim.report.gallery import status
+from fedsim.report.inferences import rows_of
 from fedsim.report.reading import Json, Results, Setting, setting_name
 from fedsim.report.sections import Context, holds, is_broken, what_was_read
 from fedsim.report.suite import told, tried
@@ -91,5 +92,7 @@ def doubt(results: Results, protocol: str, setting: Setting) -> str:
     """How much stands behind a combination's verdict: seeds, examples, failures."""
     done, failed = results.seeds_of(protocol, setting)
     most = max((int(e.get("n") or 0) for e in results.attempts_of(protocol, setting)), default=0)
-    said = [counted(done, "seed"), counted(most, "example") if most else "no example"]
+    said = [counted(done, "seed")]
+    if most or not rows_of(results, protocol, setting):
+        said.append(counted(most, "example") if most else "no example")
     return ", ".join([*said, *([f"{failed} failed"] if failed else [])])

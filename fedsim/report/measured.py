@@ -5,6 +5,7 @@ from fedsim.report import plots
 from fedsim.report.blocks import Block, Cell, Folded, Heading, Prose, Row, Section, Table
 from fedsim.report.crowd import crowd_blocks
 from fedsim.report.gallery import status
+from fedsim.report.inferences import inference_rows
 from fedsim.report.matrix import matrix
 from fedsim.report.pareto import pareto_blocks
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
@@ -45,6 +46,9 @@ def leakage(context: Context) -> Section:
         title = setting_name(setting)
         tables.append(Table(f"Leakage{f' on {title}' if title else ''}", head, rows, tuple(head[3:])))
     whole = matrix(context)
+    if whole is None and not results.attacks and inference_rows(results):
+        said = "No attack that rebuilds examples from updates was run; what was told of them stands two sections below."
+        return Section("leakage", "Results", [Prose(said)])
     if whole is None:
         return Section("leakage", "Results", [*blocks, *tables])
     return Section("leakage", "Results", [whole, *notes, Folded("Every figure, by setting", [*blocks, *tables])])

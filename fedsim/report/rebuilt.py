@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fedsim.report.aims import aims
 from fedsim.report.blocks import Block, Folded, Heading, Prose, Section
 from fedsim.report.extremes import extremes
 from fedsim.report.gallery import picture_gallery
@@ -51,7 +52,7 @@ def rebuilt(context: Context) -> Section:
             )
         )
     if not blocks:
-        blocks = [Prose("No attack of this run rebuilt anything that can be shown.")]
+        blocks = [Prose(_nothing(results))]
     pictures = context.pictures
     if pictures.reduced:
         blocks.append(
@@ -71,6 +72,15 @@ def rebuilt(context: Context) -> Section:
             )
         )
     return Section("pictures", "What was rebuilt", blocks)
+
+
+def _nothing(results: Results) -> str:
+    """Why no picture or record stands here; what inversions of the model show stands in the section after."""
+    inverted = any(entry.get("pictures") for cell in results.cells for entry in cell.get("inferences") or [])
+    if not inverted:
+        return "No attack of this run rebuilt anything that can be shown."
+    said = "gave anything to show" if aims(results).rebuilds else "was run"
+    return f"No attack that rebuilds examples from updates {said}; classes that the model gave away stand below."
 
 
 def _metric(results: Results, attack: str) -> str:

@@ -1,7 +1,9 @@
 """The document's section on what is left: residual risk by protocol, who would notice, and what it rests on."""
 
+from fedsim.report.aims import aims
 from fedsim.report.blocks import Block, Cell, Chip, Prose, Section, Table
 from fedsim.report.crafted import noticed
+from fedsim.report.inferences import of_model, rows_of, what_was_told
 from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results, Setting, setting_name, unique
@@ -11,7 +13,6 @@ from fedsim.report.sections import (
     judgement,
     lowest_broken,
     what_was_read,
-    what_was_told,
 )
 from fedsim.report.trusted import must_trust
 from fedsim.report.wording import at_most, bounds_little
@@ -70,8 +71,26 @@ def remains(results: Results, protocol: str, setting: Setting) -> Chip:
     return Chip("no break by what was run" if verdict.text == "not broken" else verdict.text, verdict.tone)
 
 
-def _notices(results: Results, protocol: str, setting: Setting) -> str:
-    """Who would notice the adversary of this combination."""
+def _notices(results: Results, protocol: str, setting: Setting) -> Cell:
+    """Who would notice the adversary of this combination: of what it reads of the training, and what it asks."""
+    aim = aims(results, [(protocol, setting)])
+    asked = _service(results, protocol, setting) if aim.model else ""
+    return Cell(_clients(results, protocol, setting), asked) if aim.updates else Cell(asked)
+
+
+def _service(results: Results, protocol: str, setting: Setting) -> str:
+    """Whether the log of the service shows who asks the finished model."""
+    rows = [row for row in rows_of(results, protocol, setting) if of_model(row)]
+    if any(row.get("access") == "white_box" for row in rows):
+        return "nobody: whoever holds the model asks no service"
+    loud = unique(str(row.get("attack")) for row in rows if row.get("alarms"))
+    if loud:
+        return f"the service, where it watches its query log: an alarm at {listed(loud)}"
+    return "nobody: the service's query log raised no alarm"
+
+
+def _clients(results: Results, protocol: str, setting: Setting) -> str:
+    """Whether clients would notice what is read or sent while they train."""
     kind = str((results.stated_of(protocol, setting).get("adversary") or {}).get("kind") or "")
     cells = results.cells_of(protocol, setting)
     if loud := noticed(cells):

@@ -1,11 +1,14 @@
 """The document's section on what was reviewed: the system in figures, the way of an update, the unit of privacy."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from fedsim.report.aims import aims
 from fedsim.report.blocks import Block, Heading, Prose, Row, Section, Table
 from fedsim.report.flow import Part, drawn, parts, told
 from fedsim.report.reading import unique
 from fedsim.report.sections import Context
+from fedsim.report.served import served
 from fedsim.report.wording import plain
 from fedsim.words import listed
 
@@ -30,7 +33,6 @@ FACTS = (
 
 def scope(context: Context) -> Section:
     """System, data flow and privacy unit."""
-    results = context.results
     rows = facts(context)
     half = -(-len(rows) // 2)
     tables = [
@@ -39,25 +41,7 @@ def scope(context: Context) -> Section:
         if some
     ]
     blocks: list[Block] = [Row(tables)]
-    ways: dict[tuple[Part, ...], list[str]] = {}
-    for protocol, setting in results.combinations:
-        if stated := results.stated_of(protocol, setting):
-            names = ways.setdefault(parts(stated), [])
-            names += [protocol] if protocol not in names else []
-    if ways:
-        drawings = [
-            context.drawing(f"flow-{i + 1}", drawn(way), told(way), listed(names))
-            for i, (way, names) in enumerate(ways.items())
-        ]
-        blocks += [
-            Heading("The way of an update"),
-            Prose(
-                "Read from the top. A dashed line is a trust boundary; the party with the bold frame is the adversary "
-                "of this review.",
-                "note",
-            ),
-            Row(drawings, "flows"),
-        ]
+    blocks += _update_blocks(context) + _model_blocks(context)
     blocks += [
         Heading("The unit of privacy"),
         Prose(unit(context)),
@@ -68,6 +52,48 @@ def scope(context: Context) -> Section:
         ),
     ]
     return Section("scope", "Scope and data flow", blocks)
+
+
+def _update_blocks(context: Context) -> list[Block]:
+    """The way of an update, one drawing for all protocols under which it is the same."""
+    results, ways = context.results, dict[tuple[Part, ...], list[str]]()
+    for protocol, setting in results.combinations:
+        if stated := results.stated_of(protocol, setting):
+            attacked = aims(results, [(protocol, setting)]).updates
+            names = ways.setdefault(parts(stated, attacked=attacked), [])
+            names += [protocol] if protocol not in names else []
+    bold = (
+        "the party with the bold frame is the adversary of this review."
+        if any(part.watched for way in ways for part in way)
+        else "no attack of this review reads updates, so that no party here is its adversary."
+    )
+    return _drawings(context, "flow", "The way of an update", bold, ways)
+
+
+def _model_blocks(context: Context) -> list[Block]:
+    """The way of the finished model where an attack asks it, one drawing for all deployments that are the same."""
+    results, ways = context.results, dict[tuple[Part, ...], list[str]]()
+    for protocol, setting in results.combinations:
+        stated = results.stated_of(protocol, setting)
+        if stated and aims(results, [(protocol, setting)]).model:
+            names = ways.setdefault(served(stated), [])
+            mine = [label for axis, label in setting if axis.split(".")[0] == "deployment"]
+            names += [name for name in mine or [protocol] if name not in names]
+    bold = "the party with the bold frame attacks the finished model."
+    return _drawings(context, "service", "The way of the finished model", bold, ways)
+
+
+def _drawings(
+    context: Context, stem: str, title: str, bold: str, ways: Mapping[tuple[Part, ...], list[str]]
+) -> list[Block]:
+    if not ways:
+        return []
+    drawings = [
+        context.drawing(f"{stem}-{i + 1}", drawn(way), told(way), listed(names))
+        for i, (way, names) in enumerate(ways.items())
+    ]
+    note = Prose(f"Read from the top. A dashed line is a trust boundary; {bold}", "note")
+    return [Heading(title), note, Row(drawings, "flows")]
 
 
 def facts(context: Context) -> list[list[object]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedsim.report import plots
 from fedsim.report.blocks import Chip, Drawing, Swatch
+from fedsim.report.inferences import NOT_TOLD, answered, rows_of, what_was_told
 from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, unique
 from fedsim.report.tiles import Pictures
@@ -53,13 +54,6 @@ def what_was_read(entry: Json) -> list[str]:
     return [str(reading.get("what")) for reading in entry.get("readings") or [] if reading.get("read")]
 
 
-def what_was_told(results: Results, protocol: str, setting: Setting) -> list[Json]:
-    """The summary rows of inferences that told more than is had without them, from updates or from the model."""
-    rows = results.raw.get("inference_summary") or []
-    mine = [row for row in rows if results.protocol_of(row) == protocol and results.setting_of(row) == setting]
-    return [row for row in mine if row.get("told")]
-
-
 def holds(entry: Json) -> bool:
     """Whether a summary entry's verdict says that the protocol was not broken."""
     return str(entry.get("verdict", "")).lower().startswith("not broken")
@@ -71,20 +65,31 @@ def lowest_broken(results: Results, protocol: str, setting: Setting) -> str:
     return min(rungs, key=rung_step, default="")
 
 
+def lowest_rung(results: Results, protocol: str, setting: Setting) -> str:
+    """The lowest rung of what the verdict stands on: where examples were rebuilt, else where anything was read or told;
+    empty where nothing was."""
+    rungs = [str(e.get("rung")) for e in results.attempts_of(protocol, setting) if what_was_read(e)]
+    rungs += [str(row.get("rung")) for row in what_was_told(results, protocol, setting)]
+    return lowest_broken(results, protocol, setting) or min(rungs, key=rung_step, default="")
+
+
 def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
     """One combination's verdict in two words: the worst of its attacks counts."""
     entries = results.attempts_of(protocol, setting)
     cells = results.cells_of(protocol, setting)
     if any(map(is_broken, entries)):
         return Chip("broken", "bad")
-    told = [str(row.get("asset")) for row in what_was_told(results, protocol, setting)]
-    if read := unique([*(what for entry in entries for what in what_was_read(entry)), *told]):
-        return Chip(f"{listed(read)} read", "bad")
+    read = unique(what for entry in entries for what in what_was_read(entry))
+    told = unique(str(row.get("asset")) for row in what_was_told(results, protocol, setting))
+    if said := [f"{listed(what)} {word}" for what, word in ((read, "read"), (told, "told")) if what]:
+        return Chip(", ".join(said), "bad")
     if cells and all(cell.get("status") == "failed" for cell in cells):
         return Chip("run failed", "warn")
     if results.stopped(protocol, setting):
         return Chip(STOPPED, "good")
-    return Chip("not broken", "good") if any(map(holds, entries)) else Chip("undecided", "warn")
+    if any(map(holds, entries)):
+        return Chip("not broken", "good")
+    return Chip(NOT_TOLD if any(map(answered, rows_of(results, protocol, setting))) else "undecided", "warn")
 
 
 def strength(entry: Json) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """The document's section on the protocols: what each party sees, whom one must trust, and what shows that it was on."""
 
+from fedsim.deployment import Deployment
+from fedsim.report.aims import aims
 from fedsim.report.blocks import Cell, Prose, Section, Table
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results, Setting, setting_name, unique
@@ -11,6 +13,7 @@ def who_sees_what(context: Context) -> Section:
     """What the server receives under each protocol, and the evidence that the protection was on."""
     results = context.results
     _, own, _ = threat(results)
+    callers: list[list[object]] = [[who, said] for who, said in _callers(results)]
     rows: list[list[object]] = []
     for protocol in results.protocols:
         stack = results.stacks.get(protocol, [])
@@ -32,7 +35,7 @@ def who_sees_what(context: Context) -> Section:
                 "The measurements stand in the last sections.",
                 "note",
             ),
-            Table("The other parties", ["party", "sees"], others_see(results.stacks), tone="words cards"),
+            Table("The other parties", ["party", "sees"], [*others_see(results.stacks), *callers], tone="words cards"),
             Prose(
                 "The result is void if one of these fails: attacks were given only the adversary's view and the "
                 "knowledge listed above; no client shares memory, files or random seeds with the server; and the "
@@ -41,6 +44,18 @@ def who_sees_what(context: Context) -> Section:
             ),
         ],
     )
+
+
+def _callers(results: Results) -> list[tuple[str, str]]:
+    """Who reaches the finished model, and what that party gets, a row each deployment; none where no attack asks it."""
+    found: list[tuple[str, str]] = []
+    for protocol, setting in results.combinations:
+        stated = results.stated_of(protocol, setting)
+        if stated and aims(results, [(protocol, setting)]).model:
+            label = ", ".join(label for axis, label in setting if axis.split(".")[0] == "deployment")
+            said = Deployment(**stated["deployment"]).describe().removeprefix("A caller of the finished model ")
+            found.append((f"a caller, {label}" if label else "a caller of the finished model", said.removesuffix(".")))
+    return unique(found)
 
 
 def _evidence(results: Results, protocol: str) -> Cell:
@@ -73,7 +88,7 @@ def threat(results: Results) -> tuple[list[str], dict[str, str], dict[Setting, s
         setting = results.setting_of(cell)
         mates = [others for other, others in told if results.setting_of(other) == setting]
         shared = [s for s in sentences if s not in common and all(s in others for others in mates)]
-        if len(results.protocols) > 1 and len(results.settings) > 1:
+        if len(results.settings) > 1:
             settings.setdefault(setting, []).extend(shared)
             shared = [*common, *shared]
         else:

@@ -2,9 +2,20 @@
 
 from collections.abc import Sequence
 
+from fedsim.assets.copies import RAREST
 from fedsim.inferred import TOLD
 from fedsim.report.blocks import Band, Block, Cell, Chip, Folded, Gallery, Heading, Prose, Section, Table, Tile
-from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
+from fedsim.report.inferences import (
+    answered,
+    figure_text,
+    guess_text,
+    headline,
+    inference_rows,
+    of_model,
+    rows_of,
+    strongest,
+)
+from fedsim.report.reading import Json, Setting, mean, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.wording import MISSING, finite, number, share
 from fedsim.words import counted
@@ -19,49 +30,23 @@ def shipped(context: Context) -> Section | None:
     rows = inference_rows(context.results)
     if not rows:
         return None
+    asked = any(map(of_model, rows))
+    who = (
+        "Whoever may query the trained model, or holds it, is the adversary here: a protocol that hides every update "
+        "ships this model all the same. "
+    )
     blocks: list[Block] = [
         Prose(
-            "Whoever may query the trained model, or holds it, is the adversary here: a protocol that hides every "
-            "update ships this model all the same. “Told” means that the figure's whole interval lies above what is "
-            "had without the attack, which stands beside it. A figure that is not shown to be told is no proof that "
-            "nothing can be."
+            f"{who if asked else ''}“Told” means that the figure's whole interval lies above what is had without the "
+            "attack, which stands beside it. A figure that is not shown to be told is no proof that nothing can be."
         ),
-        _control_table(context),
+        *([_control_table(context)] if asked else []),
         _attack_table(context, rows),
     ]
     if any(row.get("asset") == "membership" and row.get("figures") for row in rows):
         blocks.append(_rates_table(context, rows))
     blocks += [*_further(context), *_galleries(context), *_watch_table(context)]
-    return Section("model", "The model that ships", blocks)
-
-
-def inference_rows(results: Results) -> list[Json]:
-    """The summary rows of inference attacks."""
-    return list(results.raw.get("inference_summary") or [])
-
-
-def rows_of(results: Results, protocol: str, setting: Setting) -> list[Json]:
-    """Those of one combination."""
-    rows = inference_rows(results)
-    return [row for row in rows if results.protocol_of(row) == protocol and results.setting_of(row) == setting]
-
-
-def headline(row: Json) -> Json:
-    """The figure that a row's verdict rests on; empty where there is none."""
-    return (row.get("figures") or {}).get(str(row.get("headline"))) or {}
-
-
-def _figure(figure: Json) -> str:
-    """``value [low, high]`` to two places."""
-    value, low, high = (finite(figure.get(key)) for key in ("value", "low", "high"))
-    if value is None:
-        return MISSING
-    return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None and high is not None else "")
-
-
-def _guess(figure: Json) -> str:
-    guess = finite(figure.get("guess"))
-    return "" if guess is None else f"{figure.get('guess_name')}: {guess:.2f}"
+    return Section("model", "The model that ships" if asked else "What was inferred from updates", blocks)
 
 
 def _where(context: Context, protocol: str, setting: Setting) -> Cell:
@@ -76,9 +61,12 @@ def _where(context: Context, protocol: str, setting: Setting) -> Cell:
 
 
 def _control_table(context: Context) -> Table:
-    """One row a combination: accuracy as trained and as served, and the most that each asset lost."""
+    """One row a combination: accuracy as trained and as served, and the most that each asset lost to a caller.
+
+    What leaves with updates is no doing of the deployment, and no control on answers keeps it back.
+    """
     results = context.results
-    assets = unique(str(row["asset"]) for row in inference_rows(results) if row.get("asset"))
+    assets = unique(str(row["asset"]) for row in inference_rows(results) if row.get("asset") and of_model(row))
     head = ["deployment", "accuracy", "as served", "gap to training data", *(TOLD[asset] for asset in assets)]
     rows: list[list[object]] = []
     for protocol, setting in results.combinations:
@@ -86,7 +74,7 @@ def _control_table(context: Context) -> Table:
         figures = [share(mean(finite(r.get(key)) for r in releases)) for key in ("accuracy", "served")]
         gap = mean(finite(r.get("gap")) for r in releases)
         points = MISSING if gap is None else f"{100 * gap:+.1f} points".replace("-", "−")
-        own = rows_of(results, protocol, setting)
+        own = [row for row in rows_of(results, protocol, setting) if of_model(row)]
         most = [_strongest([row for row in own if row.get("asset") == asset]) for asset in assets]
         rows.append([_where(context, protocol, setting), *figures, points, *most])
     return Table("What a deployment gives away, and what its controls cost", head, rows, tuple(head[1:4]))
@@ -94,11 +82,11 @@ def _control_table(context: Context) -> Table:
 
 def _strongest(rows: Sequence[Json]) -> Cell:
     """The attack that got most above what is had without it."""
-    done = [row for row in rows if finite(headline(row).get("value")) is not None]
-    if not done:
+    best = strongest(rows)
+    if best is None:
         return Cell(MISSING, str(rows[0]["verdict"]) if rows else "not attacked")
-    best = max(done, key=lambda row: headline(row)["value"] - (headline(row).get("guess") or 0.0))
-    return Cell(f"{best['headline']} {_figure(headline(best))}", f"{best['attack']}; {_guess(headline(best))}")
+    figure = headline(best)
+    return Cell(f"{best['headline']} {figure_text(figure)}", f"{best['attack']}; {guess_text(figure)}")
 
 
 def _attack_table(context: Context, rows: Sequence[Json]) -> Table:
@@ -107,17 +95,17 @@ def _attack_table(context: Context, rows: Sequence[Json]) -> Table:
     lines: list[list[object]] = []
     for protocol, setting in context.results.combinations:
         for row in rows_of(context.results, protocol, setting):
-            figure, stated = headline(row), finite(headline(row).get("value")) is not None
-            asked = "model, round" if row["source"] == "model" else "updates, to round"
+            figure, stated = headline(row), answered(row)
+            asked = "model, round" if of_model(row) else "updates, to round"
             lines.append(
                 [
                     _where(context, protocol, setting),
                     Cell(f"{row['attack']} @ {row['rung']}", TOLD.get(str(row["asset"]), "")),
                     f"{asked} {row['round']}",
-                    Cell(_figure(figure), f"{row['headline']}, {counted(row['seeds'], 'seed')}")
+                    Cell(figure_text(figure), f"{row['headline']}, {counted(row['seeds'], 'seed')}")
                     if stated
                     else Cell(MISSING, str(row["verdict"])),
-                    _guess(figure) or MISSING,
+                    guess_text(figure) or MISSING,
                     number(round(row["queries"])),
                     number(round(row["refused"])),
                     Chip("told", "bad") if row["told"] else Chip("not told" if stated else "no answer", "warn"),
@@ -134,8 +122,9 @@ def _rates_table(context: Context, rows: Sequence[Json]) -> Table:
         for row in rows_of(context.results, protocol, setting):
             if row["asset"] == "membership" and row["figures"]:
                 own = [row["figures"].get(name) or {} for name in ("auc", *RATES)]
-                cells = [Cell(_figure(figure), _limits(figure)) for figure in own]
-                lines.append([_where(context, protocol, setting), str(row["attack"]), *cells])
+                cells = [Cell(figure_text(figure), _limits(figure)) for figure in own]
+                source = "" if of_model(row) else "from updates"
+                lines.append([_where(context, protocol, setting), Cell(str(row["attack"]), source), *cells])
     return Table("Members told at few false positives", head, lines)
 
 
@@ -144,7 +133,7 @@ def _limits(figure: Json) -> str:
     if figure.get("refused"):
         return str(figure["refused"])
     bound = finite(figure.get("bound"))
-    return "; ".join(filter(None, [_guess(figure), "" if bound is None else f"no attack exceeds {bound:.2f}"]))
+    return "; ".join(filter(None, [guess_text(figure), "" if bound is None else f"no attack exceeds {bound:.2f}"]))
 
 
 def _further(context: Context) -> list[Block]:
@@ -155,10 +144,13 @@ def _further(context: Context) -> list[Block]:
             for name, figure in (row.get("figures") or {}).items():
                 if name != row["headline"] and row["asset"] != "membership":
                     where = _where(context, protocol, setting)
-                    lines.append([where, str(row["attack"]), name, _figure(figure), _guess(figure) or MISSING])
+                    lines.append([where, str(row["attack"]), name, figure_text(figure), guess_text(figure) or MISSING])
     head = ["deployment", "attack", "figure", "value", "without it"]
     table = Table("Figures beside the headline; shares with exact intervals (Clopper and Pearson 1934)", head, lines)
-    return [Folded("What else was measured of each attack", [table])] if lines else []
+    rare = any(str(line[2]).endswith(RAREST) for line in lines)
+    said = "“Rarest value”: of an attribute with more than two, the one that fewest records asked about have, against "
+    notes = [Prose(f"{said}all others.", "note")] if rare else []
+    return [Folded("What else was measured of each attack", [table, *notes])] if lines else []
 
 
 def _galleries(context: Context) -> list[Block]:
@@ -215,7 +207,7 @@ def _watch_table(context: Context) -> list[Block]:
             lines.append(
                 [
                     _where(context, protocol, setting),
-                    Cell(str(row["attack"]), f"{row['headline']} {_figure(headline(row))}"),
+                    Cell(str(row["attack"]), f"{row['headline']} {figure_text(headline(row))}"),
                     *signals,
                     f"in {raised} of {counted(len(entries), 'seed')}",
                     Cell(share(seen["false_alarm_rate"]), seen.get("lacking") or f"[{share(low)}, {share(high)}]"),

@@ -4,10 +4,11 @@ from attacks.metrics import THRESHOLDS
 from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
 from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Prose, Section, Table
 from fedsim.report.extremes import most_leaked
+from fedsim.report.inferences import NOT_TOLD, answered, figure_text, found, guess_text, headline, rows_of, strongest
 from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
-from fedsim.report.sections import STOPPED, Context, holds, is_broken, judgement, lowest_broken, strength, what_was_told
+from fedsim.report.sections import STOPPED, Context, holds, is_broken, judgement, lowest_rung, strength
 from fedsim.report.wording import MISSING, SHARES, bounds_little, epsilon, finite, measure, share, shown, unclaimed
 from fedsim.words import RUNGS, counted, listed, rung_step
 
@@ -20,7 +21,7 @@ def verdict(context: Context) -> Section:
     """The answer in a sentence, then by protocol; each verdict in full is folded."""
     results = context.results
     words = [judgement(results, protocol, setting).text for protocol, setting in results.combinations]
-    rank = ("undecided", "run failed", STOPPED, "not broken")
+    rank = ("undecided", "run failed", STOPPED, NOT_TOLD, "not broken")
     ordered = sorted(unique(words), key=lambda word: rank.index(word) + 2 if word in rank else word != "broken")
     tally = [f"{words.count(word)} {'with the ' if word == STOPPED else ''}{word}" for word in ordered]
     kind = "combination of protocol and setting" if len(results.settings) > 1 else "protocol"
@@ -43,7 +44,7 @@ def verdict(context: Context) -> Section:
             head, sentences = ["protocol", "verdict"], [[row[0], row[2]] for row in sentences]
         full = Table("One row a verdict", head, sentences, tone="words cards")
         blocks.append(Folded("Every verdict in full", [full]))
-    rungs = sorted(unique(lowest_broken(results, *pair) for pair in results.combinations), key=rung_step)
+    rungs = sorted(unique(lowest_rung(results, *pair) for pair in results.combinations), key=rung_step)
     if context.pictures.shown:
         blocks.append(
             Prose(
@@ -64,6 +65,9 @@ def _meanings() -> list[Block]:
             "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
             "attack may. “Labels read”, or a column, words or secrets, means that these were told right more often "
             "than the better guess from public data gets, by more than chance: the whole interval lies above it. "
+            f"“Told” says the same of an inference attack's figure, beside what is had without the attack. "
+            f"“{NOT_TOLD.capitalize()}” means that inference attacks ran to the end, and no such interval lies above: "
+            "that is no proof that nothing can be told, least of all where records are few. "
             f"“{STOPPED.capitalize()}” means that clients found the server lying and sent it nothing, so that there "
             "was nothing to attack. “Undecided” means that no attack gave an answer that counts either way.",
             "note",
@@ -93,8 +97,11 @@ def _said(results: Results, protocol: str, setting: Setting) -> list[str]:
     """Every verdict and reading of one combination, breaks first."""
     attempts = results.attempts_of(protocol, setting)
     read = [str(r.get("verdict") or "") for s in attempts for r in s.get("readings") or [] if r.get("read")]
-    read += [str(row.get("verdict") or "") for row in what_was_told(results, protocol, setting)]
-    said = unique(filter(None, [*(str(s.get("verdict") or "") for s in attempts), *read]))
+    rows = rows_of(results, protocol, setting)
+    read += [str(row.get("verdict") or "") for row in rows if row.get("told")]
+    rest = [str(entry.get("verdict") or "") for entry in attempts]
+    rest += [str(row["verdict"]) if answered(row) else f"{row['attack']}: {row['verdict']}" for row in rows]
+    said = unique(filter(None, [*rest, *read]))
     return sorted(said, key=lambda text: (not text.lower().startswith("broken"), text not in read))
 
 
@@ -118,12 +125,12 @@ def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
     proof = shown_on(results, protocol, setting)
     lost = results.lost(protocol, setting)
     behind = "" if lost.startswith("the run failed") else doubt(results, protocol, setting)
-    told = [f"{row.get('asset')} told by {row.get('attack')}" for row in what_was_told(results, protocol, setting)]
-    note = "\n".join(filter(None, [*_short(attempts), *unique(told), lost, behind]))
+    inferred = found(rows_of(results, protocol, setting))
+    note = "\n".join(filter(None, [*_short(attempts), *inferred, lost, behind]))
     return [
         context.swatch(protocol),
         Cell(judgement(results, protocol, setting), note or "no attack gave an answer that counts"),
-        lowest_broken(results, protocol, setting) or MISSING,
+        lowest_rung(results, protocol, setting) or MISSING,
         _rebuilt(attempts),
         Cell(*_headline_figure(results, protocol, setting)),
         share(mean(results.accuracy_of(protocol, setting))),
@@ -173,12 +180,18 @@ def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
 
 
 def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:
-    """The strongest attack's median figure in the first metric reported, its worst case, and what guessing gives.
+    """The strongest attack's median figure in the first metric reported, its worst case, and what guessing gives; of an
+    inference its headline, where nothing was rebuilt and it told something, or stands alone.
 
     An attack that broke the protocol is stronger than one that did not, whatever their medians: few examples may be
     rebuilt while most are not.
     """
     entries = [s for s in results.attempts_of(protocol, setting) if shown(s)]
+    inferred = strongest(rows_of(results, protocol, setting))
+    if inferred is not None and (not entries or (inferred.get("told") and not any(map(is_broken, entries)))):
+        figure = headline(inferred)
+        said = [str(inferred.get("attack")), guess_text(figure), "mean over seeds"]
+        return f"{inferred.get('headline')} {figure_text(figure)}", "\n".join(filter(None, said))
     if not entries:
         return MISSING, ""
     first = [s for s in entries if s.get("metric") == entries[0].get("metric")]
