@@ -10,8 +10,8 @@ from rich.text import Text
 
 from attacks.monitor import SIGNALS
 from fedsim.difference import ALONE, SAME, Changed, Difference
+from fedsim.report.inferences import headline, rows_of
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
-from fedsim.report.shipped import headline, rows_of
 from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, number, share, shown, size, unclaimed
 from fedsim.watching import Watched
 from fedsim.words import counted
