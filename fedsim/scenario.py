@@ -226,6 +226,8 @@ class Scenario(Part):
             problems.append("federation.regularisation.early_stop: is told by public data; leave some, or drop it")
         if len({attack.name for attack in self.attacks}) < len(self.attacks):
             problems.append("attacks: the same attack is named twice; give it several rounds instead")
+        if self.audit and self.compare is None and not _claims_epsilon(self):
+            problems.append(NOTHING_TO_AUDIT)
         if len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds = {self.seeds}: a seed is named twice, which would count its result twice")
         if problems:
@@ -233,6 +235,8 @@ class Scenario(Part):
         if self.compare is not None:
             self._check_axes(self.compare)
             self._check_each_cell_differs()
+            if self.audit and not any(_claims_epsilon(cell.scenario) for cell in self.cells()):
+                raise ValueError(NOTHING_TO_AUDIT)
         return self
 
     def _check_axes(self, compare: Mapping[str, Mapping[str, Any]]) -> None:
@@ -262,6 +266,8 @@ class Scenario(Part):
             changed = _copy(plain)
             for axis, (_, value) in zip(axes, combination, strict=True):
                 _replace(changed, axis, _copy(value))
+            if '"client_dp"' not in json.dumps(changed["protocol"]) and changed["audit"]:
+                changed["audit"] = None  # asked for where a compared protocol claims an epsilon, not here
             labels = dict(zip(axes, (label for label, _ in combination), strict=True))
             try:
                 cells += [Cell(labels, Scenario(**changed, seeds=(seed,))) for seed in self.seeds]
@@ -307,6 +313,16 @@ class Cell:
     def digest(self) -> str:
         """Identity of the cell, whichever scenario it belongs to."""
         return self.scenario.digest
+
+
+NOTHING_TO_AUDIT = (
+    "audit = True: canaries measure the epsilon that client DP claims, and no protocol here has any; add ClientDP to "
+    "protocol, or to one that is compared, or leave audit out"
+)
+
+
+def _claims_epsilon(scenario: Scenario) -> bool:
+    return any(isinstance(defence, ClientDP) for defence in scenario.protocol)
 
 
 def explain(error: ValidationError) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from fedsim.audit import ClaimExceeded, audit, audit_run
 from fedsim.bounds import epsilon_of, mu_of
@@ -126,6 +127,15 @@ def scenario(protocol):
         attacks=[Attack(name="prior")],
         seeds=(4,),
     )
+
+
+def test_an_audit_of_what_claims_no_epsilon_is_refused_and_one_of_some_protocols_leaves_the_others_out():
+    with pytest.raises(ValidationError, match=r"audit = True: .* no protocol here has any; add ClientDP"):
+        Scenario(name="a", audit=True)
+    with pytest.raises(ValidationError, match="audit = True"):
+        Scenario(name="a", audit=True, compare={"federation.batch_size": {"1": 1, "2": 2}})
+    some = Scenario(name="a", audit=True, compare={"protocol": {"none": [], "DP": [ClientDP(noise_multiplier=1.0)]}})
+    assert [cell.scenario.audit for cell in some.cells()] == [None, True]
 
 
 def test_a_cell_is_audited_by_its_own_protocol_and_rounds():
