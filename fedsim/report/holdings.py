@@ -81,6 +81,8 @@ def _rebuilt(results: Results) -> str:
         ("no attack that rebuilds them gave an answer under", [p for p in rest if p in tried - held]),
         ("not tested: no attack that rebuilds them was run under", [p for p in rest if p not in tried | held]),
     )
+    if not broken and not held and not tried and rest:
+        return "not tested: no attack that rebuilds them was run"
     return "; ".join(f"{words} {listed(names)}" for words, names in among if names) or "nothing was run"
 
 

@@ -53,15 +53,19 @@ def strongest(rows: Sequence[Json]) -> Json | None:
 
 
 def found(rows: Sequence[Json]) -> list[str]:
-    """What became of each asset, a line each: told by whom, not shown to be told by whom, no answer and why."""
+    """What became of each asset, a line each: told by whom, not shown to be told by whom, no answer and why.
+
+    Who read updates and did not ask the model is marked: no deployment answers for that.
+    """
     lines: dict[str, list[str]] = {}
     silent: dict[str, list[str]] = {}
     for row in sorted(rows, key=lambda row: not row.get("told")):
+        name = str(row.get("attack")) + ("" if of_model(row) else " (updates)")
         if answered(row):
             word = "told" if row.get("told") else NOT_TOLD
-            lines.setdefault(f"{row.get('asset')} {word} by", []).append(str(row.get("attack")))
+            lines.setdefault(f"{row.get('asset')} {word} by", []).append(name)
         else:
-            silent.setdefault(str(row.get("verdict") or "no answer"), []).append(str(row.get("attack")))
+            silent.setdefault(str(row.get("verdict") or "no answer"), []).append(name)
     said = [f"{words} {listed(unique(names))}" for words, names in lines.items()]
     return said + [f"{listed(unique(names))}: {why}" for why, names in silent.items()]
 

@@ -4,7 +4,17 @@ from attacks.metrics import THRESHOLDS
 from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
 from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Prose, Section, Table
 from fedsim.report.extremes import most_leaked
-from fedsim.report.inferences import NOT_TOLD, answered, figure_text, found, guess_text, headline, rows_of, strongest
+from fedsim.report.inferences import (
+    NOT_TOLD,
+    answered,
+    figure_text,
+    found,
+    guess_text,
+    headline,
+    of_model,
+    rows_of,
+    strongest,
+)
 from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
@@ -88,7 +98,11 @@ def _by_name(results: Results, setting: Setting) -> str:
     found: dict[Chip, list[str]] = {}
     for protocol, _ in (pair for pair in results.combinations if pair[1] == setting):
         found.setdefault(judgement(results, protocol, setting), []).append(protocol)
-    told = [f"{chip.text}: {listed(found[chip])}" for chip in sorted(found, key=lambda chip: TONES.index(chip.tone))]
+    among = len(results.protocols) > 1
+    told = [
+        f"{chip.text}: {listed(found[chip])}" if among else chip.text
+        for chip in sorted(found, key=lambda chip: TONES.index(chip.tone))
+    ]
     said = "; ".join([*([setting_name(setting)] if setting_name(setting) else []), *told])
     return said[:1].upper() + said[1:]
 
@@ -190,7 +204,11 @@ def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple
     inferred = strongest(rows_of(results, protocol, setting))
     if inferred is not None and (not entries or (inferred.get("told") and not any(map(is_broken, entries)))):
         figure = headline(inferred)
-        said = [str(inferred.get("attack")), guess_text(figure), "mean over seeds"]
+        said = [
+            str(inferred.get("attack")) + ("" if of_model(inferred) else " (updates)"),
+            guess_text(figure),
+            "mean over seeds",
+        ]
         return f"{inferred.get('headline')} {figure_text(figure)}", "\n".join(filter(None, said))
     if not entries:
         return MISSING, ""

@@ -118,6 +118,7 @@ def test_an_attack_that_ran_to_the_end_and_held_chance_is_a_finding():
     assert judgement(here.results, "none", found[OPEN]).text == "membership told"
     assert judgement(here.results, "none", found[LABELS]).text == "not shown to be told"
     said = text(verdict(here))
+    assert "Deployment label only; not shown to be told\n" in said
     assert "1 membership told and 1 not shown to be told" in said
     assert "attribute not shown to be told by attribute_map" in said
     assert "attribute_map: not applicable: needs more" in said
@@ -131,8 +132,9 @@ def test_the_rung_and_the_strongest_attack_of_an_inference_stand_in_the_verdict(
     cells = dict(zip(first.head, first.cells[0], strict=True))
     assert cells["lowest rung"].text == "L1"
     strongest = cells["strongest attack, median"]
+    assert "loss_membership and gradient_alignment_membership (updates)" in cells["verdict"].note
     assert strongest.text == "auc 0.99 [0.98, 1.00]"
-    assert strongest.note.startswith("gradient_alignment_membership\nchance: 0.50")
+    assert strongest.note.startswith("gradient_alignment_membership (updates)\nchance: 0.50")
 
 
 @pytest.mark.parametrize(
