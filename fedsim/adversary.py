@@ -126,7 +126,7 @@ def in_words(scenario: Scenario) -> list[str]:
         f"{counted(federation.clients, 'client')}; each sends {sent}, at most "
         f"{counted(federation.batch_size, 'example')} in a batch.",
         f"Before an update leaves a client: {stack}." if stack else "Updates cross the wire as they are.",
-        "It knows the kind of task and of input, and the loss." if calls_alone else sees(scenario),
+        "The adversary knows the kind of task and of input, and the loss." if calls_alone else sees(scenario),
         f"It is also told {listed([KNOWLEDGE[fact] for fact in knows])}." if knows else "It is told nothing else.",
         *([f"{counted(colluders, 'client')} of the federation help it with all they hold."] if colluders else []),
         "It does not see any other client's memory, any random seed, or which examples a client used."

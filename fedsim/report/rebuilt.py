@@ -80,7 +80,8 @@ def _nothing(results: Results) -> str:
     if not inverted:
         return "No attack of this run rebuilt anything that can be shown."
     said = "gave anything to show" if aims(results).rebuilds else "was run"
-    return f"No attack that rebuilds examples from updates {said}; classes that the model gave away stand below."
+    below = "what inversions made of the model's classes stands below"
+    return f"No attack that rebuilds examples from updates {said}; {below}."
 
 
 def _metric(results: Results, attack: str) -> str:

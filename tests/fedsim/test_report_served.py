@@ -203,7 +203,7 @@ def test_inverted_classes_are_not_called_nothing():
     assert "No attack of this run rebuilt anything" in text(rebuilt(context(shown)))
     said = text(rebuilt(context(shown, pictures=["x/0"])))
     assert "rebuilt anything" not in said
-    assert "No attack that rebuilds examples from updates was run; classes that the model gave away" in said
+    assert "No attack that rebuilds examples from updates was run; what inversions made of the model's classes" in said
 
 
 def test_who_would_notice_a_caller_is_the_service():
