@@ -107,3 +107,28 @@ class AlreadyUnmasked(SecAggError):
 
 class TooFewClients(SecAggError):
     """Too many clients dropped out for the sum to be opened."""
+
+
+REFUSALS: frozenset[type[SecAggError]] = frozenset(
+    {
+        MalformedMessage,
+        CorruptMessage,
+        WrongRound,
+        WrongStage,
+        UnknownClient,
+        DuplicateMessage,
+        PolicyViolation,
+        ReplayedRound,
+        BadKey,
+        BadSignature,
+        BadRoster,
+        BadShare,
+        OverlappingSets,
+        BadSurvivorSet,
+        TooFewSurvivors,
+        InconsistentSurvivors,
+        AlreadyUnmasked,
+    }
+)
+"""What a client raises at a message that is against the rules, or against its policy. The others are no defence:
+with BadUpdate a client fails on its own vector, whoever asks, and TooFewClients is the server's own error."""

@@ -16,6 +16,7 @@ from strategies.flower_lies import FLOWER_LIES
 from strategies.flower_server import FlowerMean
 from strategies.homomorphic import Homomorphic
 from strategies.lying_server import UNTOLD, LyingMean, Mute
+from strategies.refused import OWN
 from strategies.secagg_server import SecureFederatedMean
 from strategies.secure_aggregation import FLOWER, SecureAggregation
 
@@ -138,9 +139,13 @@ def lies_told(strategy: FederatedMean) -> dict[str, Any]:
 
 
 def who_stopped(history: Sequence[Mapping[str, Any]], round: int) -> str:
-    """Which errors of which clients stopped the lie of ``round``; empty where none was told, or none refused it."""
+    """Which errors of which clients stopped the lie of ``round``, or by which of their own it came to nothing; empty
+    where none was told, or it ended in another way."""
     came_of_it = next((str(row.get("lie") or "") for row in history if row["round"] == round), "")
-    return f"the lie was {came_of_it.split(': ')[0]}" if came_of_it.startswith("stopped by") else ""
+    if came_of_it.startswith("stopped by"):
+        return f"the lie was {came_of_it.split(': ')[0]}"
+    _, own, errors = came_of_it.partition(OWN)
+    return f"the lie came to nothing: {own}{errors.split(': ')[0]}" if own else ""
 
 
 def opening_words(scenario: "Scenario") -> str:

@@ -73,6 +73,10 @@ class FederatedMean(Strategy):
         self.means: dict[int, NDArray[np.float64]] = {}  # samples of the mean that this server got, by round
         self._sent: dict[str, Tensor] = {}
 
+    def least(self, asked: int) -> int:
+        """The fewest answers with which a round that asked so many clients gives a result."""
+        return 1
+
     def summary(self) -> None:
         """Log what this strategy will do."""
         log.info("%s: mean of each cohort's %s, times %g", type(self).__name__, self.kind, self.step_size)

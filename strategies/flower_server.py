@@ -85,6 +85,10 @@ class FlowerMean(FederatedMean):
         self.layout.move(state, self.step_size, result.mean)
         return ArrayRecord(state), MetricRecord({"weight": weight})
 
+    def least(self, asked: int) -> int:
+        """The threshold: with fewer no sum opens."""
+        return self.defence.terms(bytes(16), 1, asked, 1).threshold
+
     def evidence(self) -> dict[str, Any]:
         """The lie and what came of it, round by round; empty without one."""
         if not self.lie:
@@ -95,7 +99,7 @@ class FlowerMean(FederatedMean):
         defence, peers = self.defence, self.defence.neighbours
         workflow = SecAggPlusWorkflow(
             num_shares=1.0 if peers is None else peers + 1,
-            reconstruction_threshold=defence.terms(bytes(16), record.round, len(record.cohort), 1).threshold,
+            reconstruction_threshold=self.least(len(record.cohort)),
             max_weight=float(defence.max_weight),
             clipping_range=defence.clip,
             quantization_range=1 << defence.bits,

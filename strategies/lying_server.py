@@ -1,6 +1,5 @@
 """A server that lies in the secure-aggregation protocol, over the same messages and to the same clients."""
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from crypto.secagg.lies import LIES
 from crypto.secagg.lying import Lie
 from strategies.federated import RoundRecord
 from strategies.opened import Opened
+from strategies.refused import own_errors, stopped_by
 from strategies.secagg_server import Exchange, SecureFederatedMean, Summed
 
 UNTOLD: Mapping[str, str] = {
@@ -72,7 +72,7 @@ class LyingMean(SecureFederatedMean):
             else:
                 self.opened.append(self._looted(server, exchange, heard, silent))
         except SecAggError as error:
-            record.lie = stopped_by(record) or f"came to nothing: {error.numbered(record.cohort)}"
+            record.lie = self._came_of_it(record, error)
             raise
         return *server.result(), server.survivors
 
@@ -103,6 +103,13 @@ class LyingMean(SecureFederatedMean):
         arrays = {name: read.arrays[name] for name in silent if name in read.arrays}
         return replace(read, round=heard.record.round, arrays=arrays, buffers={})
 
+    def _came_of_it(self, record: RoundRecord, error: SecAggError) -> str:
+        """Which clients refused the lie, else why it came to nothing."""
+        needed: dict[str, Any] = {"least": self.least(len(record.cohort)), "victim": self.victim}
+        if stopped := stopped_by(record, _whom, **needed):
+            return stopped
+        return f"came to nothing: {own_errors(record, _whom, **needed) or error.numbered(record.cohort)}"
+
     def evidence(self) -> dict[str, Any]:
         """The lie and what came of it, round by round."""
         return told(self.lie.name, self.lie.claim, self.victim, self.rounds, stoppable=self.lie.refused is not None)
@@ -119,12 +126,5 @@ def told(lie: str, claim: str, victim: int, rounds: Sequence[RoundRecord], *, st
     }
 
 
-def stopped_by(record: RoundRecord) -> str | None:
-    """The typed errors with which clients refused, and the first one in full; None where nobody refused."""
-    if not record.failed:
-        return None
-    by_type: dict[str, list[str]] = defaultdict(list)
-    for client, reason in record.failed.items():
-        by_type[reason.split(" at stage")[0]].append(str(client))
-    named = "; ".join(f"{name} (clients {', '.join(clients)})" for name, clients in by_type.items())
-    return f"stopped by {named}: {next(iter(record.failed.values()))}"
+def _whom(clients: Sequence[int]) -> str:
+    return f"clients {', '.join(map(str, clients))}"

@@ -4,8 +4,6 @@ What a Flower client trains is what the server's app defines; here the client bu
 instruction names ``front``, the layer of that size in front of it. The architecture is the same in all rounds.
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -19,13 +17,12 @@ from strategies.base import Update
 from strategies.federated import FederatedMean, RoundRecord
 from strategies.opened import Opened
 from strategies.plants import Crafted, Plant
+from strategies.refused import Whom, own_errors, stopped_by
 from strategies.wire import digest
 from strategies.wrapped import WrappedGrid
 
 FRONT = "front"
 """The entry of an instruction's configuration that announces a layer in front: its inputs, its rows."""
-_ERROR = re.compile(r"([\w\[\]]+) at stage")
-"""A typed error in a reason; where one wraps another, the last one is the cause."""
 
 
 def announced_model(agreed: nn.Module, message: Message) -> nn.Module:
@@ -109,13 +106,16 @@ class MaliciousServer:
             for opened in strategy.opened
             for read in (_read(opened, crafted, sent, _state(common), record) if opened.round == round else [opened])
         ]
-        refused = refusals(record)
+        needed: dict[str, Any] = {"least": strategy.least(len(cohort))}
+        needed["victim"] = self.victim if self.plant.one_victim else None
+        stopped = stopped_by(record, whom := _of(len(cohort)), **needed)
         if moved is None:
-            record.aborted = record.aborted or refused or "no client answered"
-            record.lie = refused or f"{self.plant.kind} came to nothing: {record.aborted}"
+            failed = stopped or own_errors(record, whom, **needed)
+            record.aborted = record.aborted or failed or "no client answered"
+            record.lie = stopped or f"{self.plant.kind} came to nothing: {failed or record.aborted}"
             return None, None
         record.lie = f"{self.plant.kind} planted; answers on it came from {len(record.answered)} of {len(cohort)}"
-        record.lie += f"; {refused}" if refused else ""
+        record.lie += f"; {stopped}" if stopped else ""
         return arrays, metrics
 
     def evidence(self, strategy: FederatedMean) -> dict[str, Any]:
@@ -131,13 +131,8 @@ class MaliciousServer:
         return CraftingGrid(grid, strategy.partitions, own, self.front)
 
 
-def refusals(record: RoundRecord) -> str | None:
-    """The typed errors with which clients refused, by the error that came first; None where nobody refused."""
-    if not record.failed:
-        return None
-    names = Counter((_ERROR.findall(reason) or ["an error"])[-1] for reason in record.failed.values())
-    named = "; ".join(f"{name} ({count} of {len(record.cohort)} clients)" for name, count in names.items())
-    return f"stopped by {named}: {next(iter(record.failed.values()))}"
+def _of(asked: int) -> Whom:
+    return lambda clients: f"{len(clients)} of {asked} clients"
 
 
 def _state(record: ArrayRecord) -> Update:

@@ -91,6 +91,10 @@ class SecureFederatedMean(FederatedMean):
             self.layout.move(state, self.step_size, summed / weight)
         return ArrayRecord(state), MetricRecord({"weight": weight})
 
+    def least(self, asked: int) -> int:
+        """The threshold: with fewer no sum opens."""
+        return self.defence.terms(self._session, 1, asked, 1).threshold
+
     def whom(self, round: int) -> list[int]:
         """The clients to ask, ascending."""
         return sorted(self.cohort_of(round))

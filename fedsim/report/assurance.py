@@ -220,7 +220,8 @@ def _problems(cell: Json) -> list[str]:
     """What went wrong in one cell: its own failure, clients that could not be used, attacks that broke."""
     lines = [str(cell["cause"])] if cell.get("cause") else []
     for row in cell.get("training") or []:
-        failed = [] if row.get("lie") else sorted((row.get("failed") or {}).items())  # who refuses a lie does right
+        refused = "stopped by" in str(row.get("lie"))  # who refuses a lie does right
+        failed = [] if refused else sorted((row.get("failed") or {}).items())
         lines += [f"round {row.get('round')}, client {client}: {reason}" for client, reason in failed]
     lines += [f"{a.get('name')}: {a.get('reason')}" for a in cell.get("attacks") or [] if a.get("status") == "failed"]
     return [f"{cell_name(cell)}: {line}" for line in lines]

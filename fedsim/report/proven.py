@@ -35,7 +35,8 @@ def shown_on(results: Results, protocol: str, setting: Setting) -> Shown:
         return Shown("no defence", "none")
     if not cells:
         return Shown("lacking", "bad", ("no run finished",))
-    if results.stopped(protocol, setting):
+    silent = all((evidence.get("wire") or {}).get("forms") == [] for _, evidence in cells)
+    if silent and results.stopped(protocol, setting):
         return Shown("clients refused", "good", ("no update was sent, so there was nothing to protect or to measure",))
     found = [proof for cell, evidence in cells for proof in proofs(stated["protocol"], cell, evidence)]
     notes = unique(f"{proof.defence.replace('_', ' ')}: {text}" for proof in found for text in proof.lacking)

@@ -102,11 +102,11 @@ class Results:
         return [(cell, measured.get(str(cell.get("digest"))) or {}) for cell in done]
 
     def stopped(self, protocol: str, setting: Setting) -> bool:
-        """Whether clients found the server lying in every round of every finished cell, and sent it nothing."""
+        """Whether clients refused the server's lie in every round of every finished cell, and it read no update."""
         cells = self.evidence_of(protocol, setting)
         rows = [row for cell, _ in cells for row in cell.get("training") or [] if row.get("round")]
-        silent = all((measured.get("wire") or {}).get("forms") == [] for _, measured in cells)
-        return bool(rows) and silent and all(str(row.get("lie") or "").startswith("stopped by") for row in rows)
+        unread = all((measured.get("wire") or {}).get("readable_updates") == 0 for _, measured in cells)
+        return bool(rows) and unread and all(str(row.get("lie") or "").startswith("stopped by") for row in rows)
 
     def seeds_of(self, protocol: str, setting: Setting) -> tuple[int, int]:
         """How many of a combination's cells finished, and how many failed."""

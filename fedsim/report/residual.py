@@ -95,7 +95,7 @@ def _clients(results: Results, protocol: str, setting: Setting) -> str:
     cells = results.cells_of(protocol, setting)
     if loud := noticed(cells):
         return f"clients, by {loud}"
-    refused = any(row.get("lie") and row.get("failed") for cell in cells for row in cell.get("training") or [])
+    refused = any("stopped by" in str(row.get("lie")) for cell in cells for row in cell.get("training") or [])
     if refused:
         return "clients: some refused to go on"
     if kind in WATCHERS:

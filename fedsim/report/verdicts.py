@@ -78,8 +78,9 @@ def _meanings() -> list[Block]:
             f"“Told” says the same of an inference attack's figure, beside what is had without the attack. "
             f"“{NOT_TOLD.capitalize()}” means that inference attacks ran to the end, and no such interval lies above: "
             "that is no proof that nothing can be told, least of all where records are few. "
-            f"“{STOPPED.capitalize()}” means that clients found the server lying and sent it nothing, so that there "
-            "was nothing to attack. “Undecided” means that no attack gave an answer that counts either way.",
+            f"“{STOPPED.capitalize()}” means that clients refused the server's lie in every round, and it read no "
+            "update; a client that failed on its own refused nothing. “Undecided” means that no attack gave an answer "
+            "that counts either way.",
             "note",
         ),
         Prose(

@@ -113,6 +113,17 @@ def test_clients_that_bind_or_compare_the_model_stop_inconsistency_and_the_error
     assert scored(experiment, view)[0]["status"] == "not_applicable"
 
 
+def test_models_that_clients_cannot_encode_the_answers_to_are_not_stopped_by_them():
+    _, training, view, _ = trained(
+        scenario("inconsistency", [SecureAggregation(clip=1e-6, profile="server_chosen_parameters")])
+    )
+    row = training.history[1]
+    assert row["lie"].startswith(
+        "inconsistency came to nothing: the clients' own error BadUpdate (4 of 4 clients): BadUpdate at stage 'masked'"
+    )
+    assert view.updates == ()
+
+
 def test_where_no_client_decrypts_for_the_server_nothing_is_read():
     experiment, _, view, _ = trained(scenario("inconsistency", [Homomorphic()]))
     assert view.updates == ()

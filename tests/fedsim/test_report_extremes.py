@@ -122,7 +122,7 @@ def test_a_lie_that_clients_stopped_is_no_missing_evidence_and_no_open_question(
     for cell in mine:
         for row in cell["training"][1:]:
             row["lie"] = "stopped by ModelRefused[parallel_rows] (4 of 4 clients)"
-        results["evidence"][cell["digest"]]["wire"]["forms"] = []
+        results["evidence"][cell["digest"]]["wire"] |= {"forms": [], "readable_updates": 0}
     results["summary"] = [e for e in results["summary"] if e["labels"]["protocol"] != "DP z=0.1"]
     here = Results(results)
     assert judgement(here, "DP z=0.1", DIGITS).text == "attack stopped"
@@ -130,6 +130,13 @@ def test_a_lie_that_clients_stopped_is_no_missing_evidence_and_no_open_question(
         "clients refused",
         False,
     )
+    for cell in mine:  # masked words that nobody could read
+        results["evidence"][cell["digest"]]["wire"]["forms"] = ["masked"]
+    assert judgement(Results(results), "DP z=0.1", DIGITS).text == "attack stopped"
+    assert shown_on(Results(results), "DP z=0.1", DIGITS).word == "shown"
+    results["evidence"][mine[0]["digest"]]["wire"]["readable_updates"] = 1
+    assert judgement(Results(results), "DP z=0.1", DIGITS).text == "undecided"
+    results["evidence"][mine[0]["digest"]]["wire"] |= {"forms": [], "readable_updates": 0}
     mine[0]["training"][-1]["lie"] = "imprint planted; answers on it came from 1 of 4"
     assert judgement(here, "DP z=0.1", DIGITS).text == "undecided"
     assert shown_on(here, "DP z=0.1", DIGITS).word == "shown"
