@@ -1,13 +1,14 @@
-"""What changed between two runs: their scenarios, their surroundings, and each figure, told apart from its noise."""
+"""What changed between two runs: what they conclude, what they ran, and each figure, told apart from its noise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import permutation_test
+from scipy.stats import fisher_exact, permutation_test
 
+from fedsim.conclusions import FINISHED, SHOWN, evidence, states, verdicts
 from fedsim.seeds import numpy_generator
 from fedsim.store import SCHEMA_VERSION, UNREADABLE, StoreError, read_json
 
@@ -23,6 +24,8 @@ PARTS = ("scenario", "axes", "cells", "summary", "evidence", "environment")
 
 SAME, ALONE = "the same", "in one run only"
 """Readings that need no figures to be told."""
+CHANGED, NOISE = "changed", "within noise"
+"""Readings that a test tells."""
 
 Key = tuple[tuple[tuple[str, str], ...], str, int]
 
@@ -38,7 +41,8 @@ class Changed:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure in both runs; ``p`` is that of a permutation test on the medians, None where none can be made."""
+    """One figure in both runs; ``p`` is that of Fisher's exact test for the share rebuilt, of a permutation test on the
+    medians for all others, and None where none can be made. Both take examples to be independent."""
 
     setting: str
     what: str
@@ -53,9 +57,19 @@ class Figure:
 class Difference:
     """Two runs side by side."""
 
+    verdicts: tuple[Changed, ...]
+    evidence: tuple[Changed, ...]
+    """The defences that either run does not show to have been on, changed or not."""
+    unfinished: tuple[Changed, ...]
+    """The cells that either run did not finish, changed or not."""
     scenario: tuple[Changed, ...]
     surroundings: tuple[Changed, ...]
     figures: tuple[Figure, ...]
+
+    @property
+    def tested(self) -> tuple[Figure, ...]:
+        """The figures that differ and were held against chance: at this level it calls its share of them changed."""
+        return tuple(figure for figure in self.figures if figure.reading in (CHANGED, NOISE))
 
 
 def load_results(folder: Path | str) -> Mapping[str, Any]:
@@ -80,6 +94,9 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
         for around, version in surroundings
     ]
     return Difference(
+        verdicts=_changes(verdicts(a), verdicts(b)),
+        evidence=_unlike(SHOWN, evidence(a), evidence(b)),
+        unfinished=_unlike(FINISHED, states(a), states(b)),
         scenario=_changes(dict(flat(a["scenario"])), dict(flat(b["scenario"]))),
         surroundings=_changes(*around_each),
         figures=(*_leakage(a, b), *_inferred(a, b), *_utility(a, b)),
@@ -104,6 +121,12 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Changed, ...]:
     return tuple(Changed(name, a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name))
 
 
+def _unlike(usual: str, a: Mapping[str, str], b: Mapping[str, str]) -> tuple[Changed, ...]:
+    """Where either run has something else than the usual: what stays wrong must not read as nothing."""
+    both = [Changed(name, a.get(name), b.get(name)) for name in sorted({*a, *b})]
+    return tuple(one for one in both if {one.a, one.b} - {usual, None})
+
+
 def _leakage(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
     rows = [{_key(row): row for row in run["summary"]} for run in (a, b)]
     samples = [_samples(run) for run in (a, b)]
@@ -111,6 +134,10 @@ def _leakage(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Figure]:
         labels, attack, round = key
         there = rows[0].get(key) or rows[1][key]
         setting = ", ".join([*(value for _, value in labels)])
+        hits = [_hits(side.get(key, {})) for side in rows]
+        if any(hits):
+            held = [key in side for side in rows]
+            yield _figure(setting, f"{attack}, round {round}: share rebuilt", "", hits, held, np.mean, _exactly)
         for metric, what, unit in ((there["metric"], f"median {there['metric']}", there["unit"]), (LABELS, LABELS, "")):
             values = [sample.get((key, metric), []) for sample in samples]
             if metric != LABELS or any(values):
@@ -159,9 +186,32 @@ _UTILITY = (
 )
 
 
-def _figure(setting: str, what: str, unit: str, values: Sequence[Sequence[float]], held: Sequence[bool]) -> Figure:
-    medians = [float(np.median(side)) if len(side) else None for side in values]
-    p = _chance(setting + what, *values)
+def _shuffled(name: str, a: Sequence[float], b: Sequence[float]) -> float:
+    """How often shuffling the figures between the runs moves the medians as far apart."""
+
+    def apart(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.median(x) - np.median(y))
+
+    test = permutation_test((a, b), apart, vectorized=False, n_resamples=1999, rng=numpy_generator(0, "diff", name))
+    return float(test.pvalue)
+
+
+def _exactly(name: str, a: Sequence[float], b: Sequence[float]) -> float:
+    """How often so many hits fall so unevenly on the runs, by Fisher's exact test."""
+    return float(fisher_exact([[sum(side), len(side) - sum(side)] for side in (a, b)]).pvalue)
+
+
+def _figure(
+    setting: str,
+    what: str,
+    unit: str,
+    values: Sequence[Sequence[float]],
+    held: Sequence[bool],
+    middle: Callable[[Sequence[float]], Any] = np.median,
+    chance: Callable[[str, Sequence[float], Sequence[float]], float] = _shuffled,
+) -> Figure:
+    middles = [float(middle(side)) if len(side) else None for side in values]
+    p = None if min(map(len, values)) < FEW else chance(setting + what, *values)
     if not all(held):
         reading = ALONE
     elif list(values[0]) == list(values[1]):
@@ -169,20 +219,14 @@ def _figure(setting: str, what: str, unit: str, values: Sequence[Sequence[float]
     elif p is None:
         reading = f"differs; with fewer than {FEW} figures a side, noise cannot be told from change"
     else:
-        reading = "changed" if p < LEVEL else "within noise"
-    return Figure(setting, what, unit, medians[0], medians[1], p, reading)
+        reading = CHANGED if p < LEVEL else NOISE
+    return Figure(setting, what, unit, middles[0], middles[1], p, reading)
 
 
-def _chance(name: str, a: Sequence[float], b: Sequence[float]) -> float | None:
-    """How often shuffling the figures between the runs moves the medians as far apart."""
-    if min(len(a), len(b)) < FEW:
-        return None
-
-    def apart(x: np.ndarray, y: np.ndarray) -> float:
-        return float(np.median(x) - np.median(y))
-
-    test = permutation_test((a, b), apart, vectorized=False, n_resamples=1999, rng=numpy_generator(0, "diff", name))
-    return float(test.pvalue)
+def _hits(row: Mapping[str, Any]) -> list[float]:
+    """A 1 for each example that was rebuilt, a 0 for each that was not."""
+    rebuilt, n = row.get("rebuilt", 0), row.get("n", 0)
+    return [1.0] * rebuilt + [0.0] * (n - rebuilt)
 
 
 def _key(row: Mapping[str, Any]) -> Key:

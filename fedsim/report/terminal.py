@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attacks.monitor import SIGNALS
-from fedsim.difference import ALONE, SAME, Changed, Difference
+from fedsim.difference import ALONE, CHANGED, LEVEL, SAME, Changed, Difference
 from fedsim.report.inferences import headline, rows_of
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
 from fedsim.report.wording import MISSING, epsilon, finite, interval, measure, number, share, shown, size, unclaimed
@@ -112,7 +112,10 @@ def _figures(read: Results, protocol: str, setting: Setting, which: tuple[str, A
 
 
 def print_difference(found: Difference, console: Console) -> None:
-    """Print what differs between two runs; figures that are the same in both are counted alone."""
+    """Print what differs between two runs, conclusions first; figures that are the same in both are counted alone."""
+    _changes("Verdicts", found.verdicts, console)
+    _changes("Defences not shown to have been on", found.evidence, console, "none")
+    _changes("Cells that did not finish", found.unfinished, console, "none")
     _changes("Scenario", found.scenario, console)
     _changes("Surroundings", found.surroundings, console)
     table = Table(title="Figures", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -125,15 +128,22 @@ def print_difference(found: Difference, console: Console) -> None:
         table.add_row(*map(Text, (figure.setting, figure.what, *values, chance, figure.reading)))
     if differing:
         console.print(table)
+    if found.tested:
+        called = sum(figure.reading == CHANGED for figure in found.tested)
+        console.print(
+            f"{called} of {counted(len(found.tested), 'figure')} tested changed at the {LEVEL:.0%} level; chance alone "
+            f"would call about {LEVEL * len(found.tested):.1f} of so many changed, and more where examples depend on "
+            "one another, as those of one client do"
+        )
     for reading, words in ((SAME, "the same in both"), (ALONE, "in one run only")):
         count = sum(figure.reading == reading for figure in found.figures)
         console.print(f"{count} of {len(found.figures)} figures are {words}")
 
 
-def _changes(title: str, changes: Sequence[Changed], console: Console) -> None:
+def _changes(title: str, changes: Sequence[Changed], console: Console, nothing: str = "the same") -> None:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for head in ("what", "A", "B"):
         table.add_column(head, overflow="fold")
     for change in changes:
         table.add_row(*(Text(MISSING if value is None else str(value)) for value in (change.what, change.a, change.b)))
-    console.print(table if changes else f"{title}: the same")
+    console.print(table if changes else f"{title}: {nothing}")

@@ -8,12 +8,14 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fedsim import ClientDP, Federation, Scenario, SecureAggregation, Task, run
 from fedsim.check import check, write_junit
 from fedsim.difference import difference, load_results
 from fedsim.policy import Policy, PolicyError
 from fedsim.proof import proofs
+from fedsim.report.terminal import print_difference
 from fedsim.store import StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -263,6 +265,76 @@ def test_labels_and_inference_attacks_are_compared_too(results):
         cell["inferences"] = []
     readings = {(f.setting, f.what): f.reading for f in difference(results, other).figures}
     assert readings["none", "loss_membership, round 1: auc"] == "in one run only"
+
+
+def changes(found):
+    return {change.what: (change.a, change.b) for change in found}
+
+
+def test_a_verdict_that_turned_and_the_share_rebuilt_come_first(results):
+    broken, held = copy.deepcopy(results), copy.deepcopy(results)
+    for side, rebuilt, said in ((broken, 12, "broken at rung L2 by analytic"), (held, 0, "not broken at rung L2 by x")):
+        for row in side["summary"]:
+            if (row["labels"], row["attack"]) == ({"protocol": "DP + SA"}, "analytic"):
+                row.update(verdict=said, rebuilt=rebuilt, n=20)
+    found = difference(broken, held)
+    turned = {"DP + SA: analytic, round 1": ("broken at rung L2", "not broken at rung L2")}
+    assert changes(found.verdicts) == turned
+    (share,) = [figure for figure in found.figures if figure.reading == "changed"]
+    assert (share.what, share.a, share.b) == ("analytic, round 1: share rebuilt", 0.6, 0.0)
+    console = Console(record=True, width=200)
+    print_difference(found, console)
+    said = console.export_text()
+    assert said.index("not broken at rung L2") < said.index("Scenario: the same")
+    assert "1 of 1 figure tested changed at the 5% level; chance alone would call about 0.1" in said
+
+
+def test_budgets_and_figures_alone_turn_no_verdict(results):
+    other = copy.deepcopy(results)
+    for row in results["summary"]:
+        row["verdict"] = "not broken at rung L2 by analytic with budget iterations 10"
+    for row in other["summary"]:
+        row["verdict"] = "not broken at rung L2 by analytic with budget default"
+    assert not difference(results, other).verdicts
+
+
+def test_an_inference_that_tells_more_turns_its_verdict(results):
+    other = copy.deepcopy(results)
+    for side, told in ((results, False), (other, True)):
+        row = {"labels": {"protocol": "none"}, "attack": "loss_membership", "round": 1, "rung": "L1", "told": told}
+        side["inference_summary"] = [
+            {**row, "headline": "auc", "figures": {"auc": {"value": 0.6}}, "statuses": ["done"]},
+            {**row, "attack": "lira", "headline": "auc", "figures": {}, "statuses": ["not_applicable"]},
+        ]
+    expected = {"none: loss_membership, round 1": ("not shown to be told at rung L1", "told at rung L1")}
+    assert changes(difference(results, other).verdicts) == expected
+
+
+def test_evidence_that_is_gone_is_told_even_if_it_is_gone_from_both(results):
+    bare = copy.deepcopy(results)
+    bare["evidence"] = {digest: {} for digest in bare["evidence"]}
+    found = changes(difference(results, bare).evidence)
+    assert found.keys() == {"DP: client_dp", "DP + SA: client_dp", "DP + SA: secure_aggregation"}
+    assert found["DP: client_dp"] == ("shown", "not shown: no client measured its clipping and noise")
+    assert changes(difference(bare, bare).evidence).keys() == found.keys()
+    assert not difference(results, results).evidence
+
+
+def test_cells_that_failed_or_are_gone_are_told(results):
+    other = copy.deepcopy(results)
+    other["cells"][0].update(status="failed", cause="it broke")
+    gone = other["cells"].pop()
+    assert changes(difference(results, other).unfinished) == {
+        "none, seed 0": ("finished", "failed: it broke"),
+        f"{gone['labels']['protocol']}, seed {gone['seed']}": ("finished", "not among the results"),
+    }
+
+
+def test_runs_of_another_fedsim_can_be_compared_but_show_no_evidence(results):
+    results["scenario"]["colour"] = "blue"
+    found = difference(results, results)
+    assert "cannot tell what was to be on" in changes(found.evidence)["DP + SA"][0]
+    assert not found.unfinished
 
 
 def test_results_of_another_schema_are_refused(folder, tmp_path):
