@@ -1,7 +1,7 @@
 """What a prediction service does to its answers before they leave it: one small rule each, applied in order."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -119,8 +119,16 @@ class LabelOnly:
         return F.one_hot(confidences.argmax(1), confidences.shape[1]).to(confidences.dtype)
 
 
-def perturbed(confidences: Tensor, controls: Sequence[Control], generator: torch.Generator) -> Tensor:
+Tap = Callable[[Control, Tensor, Tensor], None]
+"""Handed a control, the confidences that it got, and what it made of them."""
+
+
+def perturbed(
+    confidences: Tensor, controls: Sequence[Control], generator: torch.Generator, tap: Tap | None = None
+) -> Tensor:
     """The confidences (N, K) after every control, in order."""
     for control in controls:
-        confidences = control.perturb(confidences, generator)
+        got, confidences = confidences, control.perturb(confidences, generator)
+        if tap is not None:
+            tap(control, got, confidences)
     return confidences

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.controls import Control, LabelOnly, Rounding, TopK, perturbed
+from attacks.controls import Control, LabelOnly, Rounding, Tap, TopK, perturbed
 
 ACCESS = ("white_box", "confidences", "top_k", "rounded", "label_only")
 """The access levels, falling."""
@@ -73,8 +73,9 @@ class Oracle:
     ``answering`` is the model (logits (N, K), asked in evaluation mode), or any callable to confidences, such as a
     client of a remote service. ``controls`` perturb the answers in order, then the level's own coarsening (``top``
     confidences, 3 unless said; or ``decimals`` places, 1 unless said). ``watch`` is handed the inputs of each request
-    that was not refused and the model's own confidences for them, as the service itself sees both. ``queries`` counts
-    inputs that were answered, ``refused`` inputs past the budget; one on which the model fails is neither.
+    that was not refused and the model's own confidences for them, as the service itself sees both; ``tap`` what each
+    control got, and made of it. ``queries`` counts inputs that were answered, ``refused`` inputs past the budget; one
+    on which the model fails is neither.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Oracle:
         top: int | None = None,
         decimals: int | None = None,
         watch: Callable[[Tensor, Tensor], None] | None = None,
+        tap: Tap | None = None,
     ) -> None:
         if access not in ACCESS:
             raise ValueError(f"access = {access!r}: unknown level; allowed: {', '.join(ACCESS)}")
@@ -103,11 +105,11 @@ class Oracle:
             raise ValueError(
                 f"budget = {budget}: has no hold on who has the weights; leave it out, or set access = 'confidences'"
             )
-        self._controls = (*controls, *_coarsening(access, {"top": top, "decimals": decimals}))
+        self._controls = (*controls, *coarsening(access, {"top": top, "decimals": decimals}))
         self._model = copy.deepcopy(answering).eval() if isinstance(answering, nn.Module) else None
         self._answer: Answer = self._model_answer if self._model is not None else answering
         self._generator = generator or torch.Generator().manual_seed(0)
-        self._watch = watch
+        self._watch, self._tap = watch, tap
         self.access = max((access, *(control.access for control in controls)), key=ACCESS.index)
         self.num_classes, self.budget = num_classes, budget
         self.queries = self.refused = 0
@@ -144,7 +146,7 @@ class Oracle:
             self.refused += asked
             raise QueryBudgetExceeded(asked, self.left, self.budget or 0)
         own = self._answer(inputs)
-        shown = perturbed(own, self._controls, self._generator)
+        shown = perturbed(own, self._controls, self._generator, self._tap)
         if self._watch is not None:
             self._watch(inputs.detach(), own)
         self.queries += asked  # only now: inputs on which the model fails are not answered, and cost nothing
@@ -156,7 +158,7 @@ class Oracle:
             return put(self._model, inputs).softmax(-1).to(inputs.device)
 
 
-def _coarsening(access: str, options: Mapping[str, int | None]) -> tuple[Control, ...]:
+def coarsening(access: str, options: Mapping[str, int | None]) -> tuple[Control, ...]:
     """What the level itself does to answers; raises ValueError for an option that is wrong, or has no hold there."""
     option, level = _LEVELS.get(access, (None, None))
     for name, value in options.items():

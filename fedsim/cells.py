@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks import NotApplicable
+from fedsim.answers import measured_controls
 from fedsim.assess import Claims, jobs, perform, prove
 from fedsim.audited import audited
 from fedsim.client import batches
@@ -133,6 +134,8 @@ def train_cell(folder: RunFolder, cell: Cell, experiment: Experiment, machine: M
     protocol = {**kept.protocol, **({"what_sums_give_away": shown} if shown else {})}
     found = measured(cause, view, log, timings, protocol, costs)
     found["evidence"]["selection"] = experiment.left_out()
+    with one_thread():
+        found["evidence"]["deployment"] = measured_controls(experiment, training.state) if training else {}
     save_training(
         place, experiment, kept, view, {**found, "detection": detections.rows, "audit": audit and audit.as_dict()}
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsim.inferred import TOLD
 from fedsim.policy import Leakage, Policy, PolicyError
-from fedsim.proof import proofs
+from fedsim.proof import proofs_of
 from fedsim.scenario import Cell, Scenario
 from fedsim.store import write_bytes
 from fedsim.words import rung_step
@@ -80,8 +80,8 @@ def _protected(planned: Mapping[str, Cell], cells: Sequence[Row], evidence: Mapp
         if cell["digest"] not in planned:
             yield Ruling("evidence", _name(cell), False, "the cell is none of the scenario's")
             continue
-        protocol = planned[cell["digest"]].scenario.model_dump(mode="json")["protocol"]
-        for proof in proofs(protocol, cell, evidence.get(cell["digest"], {})):
+        stated = planned[cell["digest"]].scenario.model_dump(mode="json")
+        for proof in proofs_of(stated, cell, evidence.get(cell["digest"], {})):
             says = "; ".join(proof.lacking) or "measured while it worked"
             yield Ruling(f"evidence of {proof.defence}", _name(cell), proof.shown, says)
 

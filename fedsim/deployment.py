@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from attacks import Oracle
-from attacks.controls import LabelOnly, Noise, Rounding, Temperature, TopK
+from attacks.controls import Control, LabelOnly, Noise, Rounding, Tap, Temperature, TopK
 from attacks.monitor import QueryLog
+from attacks.oracle import coarsening
 from fedsim.part import Part
 from fedsim.words import counted, listed
 
@@ -58,8 +59,32 @@ class Deployment(Part):
             raise ValueError("; ".join(problems))
         return self
 
-    def open(self, model: nn.Module, num_classes: int, generator: torch.Generator, log: QueryLog | None) -> Oracle:
-        """The model behind exactly this access; what is asked goes to ``log``."""
+    @property
+    def protects(self) -> bool:
+        """Whether callers are told less than every confidence, or are answered only so often."""
+        return self.access not in ("white_box", "confidences") or bool(self.controls) or self.query_budget is not None
+
+    @property
+    def in_order(self) -> tuple[Control, ...]:
+        """Everything that is done to an answer: the controls, then the level's own coarsening."""
+        return (*self.controls, *coarsening(self.access, self._options))
+
+    @property
+    def _options(self) -> dict[str, int | None]:
+        return {
+            "top": self.top if self.access == "top_k" else None,
+            "decimals": self.decimals if self.access == "rounded" else None,
+        }
+
+    def open(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        generator: torch.Generator,
+        log: QueryLog | None,
+        tap: Tap | None = None,
+    ) -> Oracle:
+        """The model behind exactly this access; what is asked goes to ``log``, what controls do to ``tap``."""
         return Oracle(
             model,
             num_classes=num_classes,
@@ -67,9 +92,9 @@ class Deployment(Part):
             budget=self.query_budget,
             controls=self.controls,
             generator=generator,
-            top=self.top if self.access == "top_k" else None,
-            decimals=self.decimals if self.access == "rounded" else None,
+            **self._options,
             watch=log.record if log is not None else None,
+            tap=tap,
         )
 
     def describe(self) -> str:

@@ -1,10 +1,12 @@
 """Whether a run shows that its defences were on: each defence's claim, against what was measured while it worked."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attacks.controls import Control
+from fedsim.deployment import Deployment
 from fedsim.words import counted
 
 SIGMAS = 6
@@ -38,6 +40,34 @@ def proofs(protocol: Sequence[Mapping[str, Any]], cell: Mapping[str, Any], evide
         lacking = probe(settings, cell, evidence) if probe else ["no probe for this defence"]
         found.append(Proof(settings["kind"], tuple(lacking)))
     return found
+
+
+def proofs_of(stated: Mapping[str, Any], cell: Mapping[str, Any], evidence: Mapping[str, Any]) -> list[Proof]:
+    """The same of everything that a cell's scenario protects with: its protocol, and the controls of its deployment."""
+    deployment = Deployment(**(stated.get("deployment") or {}))
+    found = evidence.get("deployment") or {}
+    served = _served(deployment, found)
+    if "failed" in found:
+        served = ((name, [f"could not be measured ({found['failed']})"]) for name, _ in served)
+    return [*proofs(stated["protocol"], cell, evidence), *(Proof(name, tuple(lacking)) for name, lacking in served)]
+
+
+def _served(deployment: Deployment, found: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Each control on answers, in order, then the budget: its name, and what is lacking."""
+    for place, control in enumerate(deployment.in_order, 1):
+        yield control.kind, _control(control, (found.get("controls") or {}).get(f"{place} {control.kind}") or {})
+    if deployment.query_budget is not None:
+        spent = found.get("query_budget") or {}
+        kept = spent.get("set") == deployment.query_budget and spent.get("one_more_refused")
+        yield "query_budget", [] if kept else [f"one query past {deployment.query_budget:,} was not seen to be refused"]
+
+
+def _control(control: Control, told: Mapping[str, Any]) -> list[str]:
+    name, fits = CONTROLS[control.kind]
+    wanted, got = getattr(control, name) if name else 1, told.get("measured")
+    if got is None or told.get("set") != wanted:
+        return ["what it does to answers was not measured"]
+    return [] if fits(wanted, told) else [f"{got:g} was measured, {wanted:g} was set"]
 
 
 def _client_dp(settings: Mapping[str, Any], cell: Mapping[str, Any], evidence: Mapping[str, Any]) -> list[str]:
@@ -99,3 +129,11 @@ PROBES: Mapping[str, Probe] = {
     "homomorphic": _homomorphic,
     "client_checks": _client_checks,
 }
+CONTROLS: Mapping[str, tuple[str | None, Callable[[float, Mapping[str, Any]], bool]]] = {
+    "temperature": ("value", lambda value, told: abs(told["measured"] - value) <= value / 100),
+    "noise": ("std", lambda std, told: told.get("low", told["measured"]) <= std <= told.get("high", told["measured"])),
+    "rounding": ("decimals", lambda decimals, told: told["measured"] <= decimals),
+    "top_k": ("k", lambda k, told: told["measured"] <= k),
+    "label_only": (None, lambda one, told: told["measured"] <= one),
+}
+"""Each control on answers: the field that says how much, None for one entry; and whether what was measured fits."""

@@ -77,7 +77,7 @@ class Work:
         key, place, kept = training_of(cell.scenario), folder.cell(cell.digest), kept_training(self.sweep)
         if key in kept:
             write_all(folder.path / "twin", kept[key])
-            adopt(folder.path / "twin", place, cell)
+            adopt(folder.path / "twin", place, experiment)
             return
         train_cell(folder, cell, experiment, Machine("inline"), progress)
         if key in self.shared and not failed(place):

@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsim.answers import measured_controls
 from fedsim.cells import Machine, train_cell
 from fedsim.experiment import Experiment
+from fedsim.grids import one_thread
 from fedsim.report.progress import Progress
 from fedsim.scenario import Cell, Scenario
-from fedsim.store import RunFolder, read_json, write_json
+from fedsim.store import RunFolder, load_training, read_json, write_json
 
 AFTER_TRAINING = {"deployment", "attacks"}
 """Fields of a scenario that no client and no server reads."""
@@ -34,7 +36,7 @@ def train_all(
             train_cell(folder, cell, experiment, machine, progress)
             trained[key] = place
         else:
-            adopt(twin, place, cell)
+            adopt(twin, place, experiment)
             progress.advance(cell.scenario.federation.rounds, "trained already, for another deployment")
 
 
@@ -43,12 +45,18 @@ def failed(place: Path) -> bool:
     return read_json(place / "measured.json")["cause"] is not None
 
 
-def adopt(twin: Path, place: Path, cell: Cell) -> None:
-    """Store the training of ``twin``, which is not attacked yet, as that of ``cell``; ``measured.json`` comes last."""
+def adopt(twin: Path, place: Path, experiment: Experiment) -> None:
+    """Store the training of ``twin``, which is not attacked yet, for another deployment, whose controls are measured.
+
+    ``measured.json`` comes last.
+    """
     place.mkdir(parents=True, exist_ok=True)
     for file in sorted(twin.iterdir()):
         if file.is_file() and file.name not in ("training.json", "measured.json"):
             shutil.copyfile(file, place / file.name)
     held = read_json(twin / "training.json")
-    write_json(place / "training.json", {**held, "scenario": cell.scenario.model_dump(mode="json")})
-    write_json(place / "measured.json", read_json(twin / "measured.json"))
+    write_json(place / "training.json", {**held, "scenario": experiment.scenario.model_dump(mode="json")})
+    measured = read_json(twin / "measured.json")
+    with one_thread():
+        measured["evidence"]["deployment"] = measured_controls(experiment, load_training(place).state)
+    write_json(place / "measured.json", measured)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fedsim.report.answers import answer_blocks
 from fedsim.report.bare import bare_blocks
 from fedsim.report.blocks import Block, Folded, Prose, Section, Table
 from fedsim.report.hiding import hiding_blocks
@@ -36,6 +37,7 @@ def evidence(context: Context) -> Section:
         "Evidence that the defences were on",
         [
             *blocks,
+            *answer_blocks(context),
             *hiding_blocks(context),
             *bare_blocks(context),
             Folded("Every measurement, cell by cell", facts, printed=False),

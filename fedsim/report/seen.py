@@ -7,6 +7,7 @@ from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results, Setting, setting_name, unique
 from fedsim.report.sections import Context
 from fedsim.report.trusted import must_trust, others_see, server_sees
+from fedsim.words import listed
 
 
 def who_sees_what(context: Context) -> Section:
@@ -31,8 +32,9 @@ def who_sees_what(context: Context) -> Section:
             ),
             Prose(
                 "“Shown” means that every defence was measured while it worked, in every cell that finished: noise and "
-                "norms as set, masked words uniform, nothing but ciphertext on the wire, no secret key at the server. "
-                "The measurements stand in the last sections.",
+                "norms as set, masked words uniform, nothing but ciphertext on the wire, no secret key at the server, "
+                "answers of the finished model changed, or refused, as set. The measurements stand in the last "
+                "sections.",
                 "note",
             ),
             Table("The other parties", ["party", "sees"], [*others_see(results.stacks), *callers], tone="words cards"),
@@ -71,6 +73,10 @@ def _evidence(results: Results, protocol: str) -> Cell:
         text if len(among) == len(found) else f"{'; '.join(map(setting_name, among))}: {text}"
         for text, among in lacking.items()
     ]
+    words = unique(proof.word for _, proof in found)
+    if len(words) > 1:
+        among = {word: [setting_name(setting) for setting, proof in found if proof.word == word] for word in words}
+        said = [*(f"{word}: {listed(names)}" for word, names in among.items()), *said]
     worst = next((proof for _, proof in found if proof.lacking), found[0][1])
     return Cell(worst.chip, "\n".join(said))
 
