@@ -21,6 +21,7 @@ from fedsim.encryption import deploy, require_installed
 from fedsim.evidence import EvidenceLog, bytes_on_the_wire, measured, side_channels
 from fedsim.experiment import Experiment
 from fedsim.federation import Training, TrainingFailed, federate, recording
+from fedsim.fitting import check_noise_fits
 from fedsim.grids import LocalGrid, map_tasks, one_thread, open_grid
 from fedsim.guarantee import guarantee
 from fedsim.inferred import inference_outcome
@@ -73,6 +74,7 @@ def preflight(cell: Cell, progress: Progress) -> Experiment:
     experiment = Experiment(cell.scenario)
     held = [len(experiment.client_data(client)[1]) for client in range(cell.scenario.federation.clients)]
     _check_weights(experiment, held)
+    check_noise_fits(experiment)
     first_models(experiment)
     model = experiment.initial_model().train()
     if Stack(cell.scenario.protocol).local_gradient and (reasons := refusals(model)):
