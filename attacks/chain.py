@@ -32,6 +32,7 @@ class Linear:
 
     name: str
     weight_name: str
+    bias_name: str
     weight: Tensor
     bias: Tensor | None
     reads: Tensor
@@ -50,7 +51,9 @@ def _rectifier(module: nn.Module) -> Bend:
 def _leaky(module: nn.Module) -> Bend:
     below = module.negative_slope
     assert isinstance(below, float)
-    if below <= 0:
+    if below < 0:
+        raise NotApplicable(f"functions that rise (a LeakyReLU of slope {below:g} falls)", "L10")
+    if below == 0:
         return _rectifier(module)
     return Bend(lambda a: torch.where(a > 0, 1.0, below).to(a), lambda a: torch.where(a > 0, a, a / below))
 
@@ -81,7 +84,7 @@ def chain_of(model: nn.Module, know: Knowledge) -> list[Linear]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     shape, layers = know.input_shape, list[Linear]()
     for name, module in _flat("", model):
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and type(module) in (nn.Conv2d, nn.Linear):
             size = math.prod(shape)
             if isinstance(module, nn.Conv2d):
                 reads, shape = _windows(name, module, shape)
@@ -91,21 +94,26 @@ def chain_of(model: nn.Module, know: Knowledge) -> list[Linear]:
                     raise NotApplicable(f"a chain: {name} does not read all that the layer before it writes", "L10")
             weight = module.weight.detach().double().flatten(1).cpu()
             bias = None if module.bias is None else module.bias.detach().double().cpu()
-            layers.append(Linear(name, names[id(module.weight)], weight, bias, reads, size, STRAIGHT))
+            bias_name = "" if module.bias is None else names[id(module.bias)]
+            weight_name = names[id(module.weight)]
+            layers.append(Linear(name, weight_name, bias_name, weight, bias, reads, size, STRAIGHT))
         elif type(module) in BENDS and layers and layers[-1].bend is STRAIGHT:
             last = layers.pop()
             layers.append(Linear(**{**vars(last), "bend": BENDS[type(module)](module)}))
         elif not isinstance(module, _SILENT):
             wanted = "a chain of convolutions, dense layers and ReLU, LeakyReLU, sigmoid or tanh"
             raise NotApplicable(f"{wanted} ({name or 'the model'} is a {type(module).__name__})", "L10")
+    if len({layer.weight_name for layer in layers}) < len(layers):
+        raise NotApplicable("layers that share no weight", "L10")
     if not layers or layers[-1].bend is not STRAIGHT or layers[-1].reads.shape[1] != 1:
         raise NotApplicable("a chain that ends in a dense layer whose outputs are the logits", "L10")
     return layers
 
 
 def _flat(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, nn.Sequential):
-        for inner, child in module.named_children():
+    if type(module).forward is nn.Sequential.forward:
+        for inner, child in module._modules.items():  # named_children leaves out a module's second use
+            assert child is not None
             yield from _flat(f"{name}.{inner}".removeprefix("."), child)
     else:
         yield name, module

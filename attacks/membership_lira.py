@@ -1,7 +1,7 @@
 """LiRA: a record's log odds under the finished model, held against models trained with the record and without it.
 
-Carlini et al. 2022, algorithms 1 and 2. The shadow models are the adversary's own, on data that it holds; since they
-answer to the last digit, the finished model must.
+Carlini et al. 2022, algorithms 1 and 2. The shadow models are the adversary's own, on data that it holds. Where the
+finished model shows few confidences, or few digits of them, theirs are cut alike.
 """
 
 import math
@@ -20,6 +20,8 @@ from attacks.view import Budget, Knowledge
 _SHADOWS = 64
 _FEWEST = 8
 _RECIPE = ("architecture", "learning_rate", "local_batch_size", "epochs")
+_DECIMALS = 7
+"""Answers with fewer decimals than this were rounded; float32 has no more."""
 _PRIOR = 16.0
 """Shadow models that the common variance counts for, beside a record's own."""
 
@@ -28,7 +30,7 @@ _PRIOR = 16.0
     "lira_online",
     paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 1",
     claim="whether a record was trained on, by the likelihood ratio over models trained with it and without it",
-    needs=InferenceNeeds("L1", "oracle", "confidences", knowledge=(*_RECIPE, "member_rate")),
+    needs=InferenceNeeds("L1", "oracle", "rounded", knowledge=(*_RECIPE, "member_rate")),
     cost="minutes",
     stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences", (*_RECIPE, "member_rate")),
@@ -47,8 +49,9 @@ def lira_online(
         raise ValueError(f"member_rate = {rate}: must be between 0 and 1")
     pool, truth = torch.cat([inputs, public]), torch.cat([labels, theirs])
     member = membership(count, len(pool), min(count - 2, max(2, round(rate * count))), generator)
-    gaps, asked = _gaps(pool, truth, member, knowledge, generator), source.queries
-    observed = logit_gap(source.confidences(inputs), labels).cpu()
+    asked, shown = source.queries, source.confidences(inputs)
+    gaps = _gaps(pool, truth, member, knowledge, generator, shown)
+    observed = logit_gap(shown, labels).cpu()
     gaps, member = gaps[:, : len(inputs)], member[:, : len(inputs)]
     score = _log_density(observed, gaps, member) - _log_density(observed, gaps, ~member)
     return Claim(score, source.queries - asked, notes=(f"{count} shadow models",))
@@ -58,7 +61,7 @@ def lira_online(
     "lira_offline",
     paper="Carlini et al. 2022 (Membership inference attacks from first principles), algorithm 2",
     claim="whether a record was trained on, by how unlikely its confidence is for models trained without it",
-    needs=InferenceNeeds("L1", "oracle", "confidences", knowledge=(*_RECIPE, "public", "public_labels")),
+    needs=InferenceNeeds("L1", "oracle", "rounded", knowledge=(*_RECIPE, "public", "public_labels")),
     cost="minutes",
     stopped_by="example-level noise in training, or answers without confidences",
     sanity=lambda: known_members.finished("confidences", (*_RECIPE, "public", "public_labels")),
@@ -73,8 +76,9 @@ def lira_offline(
     member = torch.rand(count, len(public), generator=generator).argsort(1) < max(1, len(public) // 2)
     blank = torch.zeros(count, len(inputs), dtype=torch.bool)
     pool, truth = torch.cat([inputs, public]), torch.cat([labels, theirs])
-    gaps, asked = _gaps(pool, truth, torch.cat([blank, member], 1), knowledge, generator), source.queries
-    observed = logit_gap(source.confidences(inputs), labels).cpu()
+    asked, shown = source.queries, source.confidences(inputs)
+    gaps = _gaps(pool, truth, torch.cat([blank, member], 1), knowledge, generator, shown)
+    observed = logit_gap(shown, labels).cpu()
     mean, spread = _moments(gaps[:, : len(inputs)], ~blank)
     return Claim((observed - mean) / spread, source.queries - asked, notes=(f"{count} shadow models",))
 
@@ -94,8 +98,10 @@ def _public(knowledge: Knowledge, inputs: Tensor, labels: Tensor) -> tuple[Tenso
     return knowledge.public.to(inputs), knowledge.public_labels.to(labels)
 
 
-def _gaps(pool: Tensor, truth: Tensor, member: Tensor, know: Knowledge, generator: torch.Generator) -> Tensor:
-    """Every shadow's log odds (models, N) of every record of the pool."""
+def _gaps(
+    pool: Tensor, truth: Tensor, member: Tensor, know: Knowledge, generator: torch.Generator, shown: Tensor
+) -> Tensor:
+    """Every shadow's log odds (models, N) of every record of the pool, from confidences cut as those ``shown`` are."""
     architecture, rate, size, epochs = know.architecture, know.learning_rate, know.local_batch_size, know.epochs
     assert architecture is not None
     assert rate is not None
@@ -104,7 +110,19 @@ def _gaps(pool: Tensor, truth: Tensor, member: Tensor, know: Knowledge, generato
     recipe = Recipe(epochs=epochs, batch_size=size, learning_rate=rate, loss=know.loss)
     shadows = train_shadows(architecture, pool, truth, member, recipe, generator)
     # The oracle's own number format, so that both sides of the comparison saturate alike.
-    return logit_gap(shadows.outputs(pool).softmax(-1), truth).cpu()
+    return logit_gap(cut_alike(shadows.outputs(pool).softmax(-1), shown), truth).cpu()
+
+
+def cut_alike(confidences: Tensor, shown: Tensor) -> Tensor:
+    """Confidences (..., K) with as many classes left, and as many decimals, as the answers ``shown`` (N, K) have."""
+    most = int((shown > 0).sum(1).max())
+    if 0 < most < shown.shape[1]:
+        least = confidences.topk(most, dim=-1).values[..., -1:]
+        confidences = confidences.masked_fill(confidences < least, 0.0)
+    for decimals in range(_DECIMALS):
+        if torch.allclose(shown, shown.round(decimals=decimals), rtol=0, atol=1e-7):
+            return confidences.round(decimals=decimals)
+    return confidences
 
 
 def _moments(gaps: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

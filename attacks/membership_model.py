@@ -95,7 +95,8 @@ def label_only_membership(
     """The share of noisy copies, the record itself among them, that are labelled as the record is.
 
     Gaussian noise of three widths; ``budget.iterations`` copies at each (25 without). A record whose own label is
-    wrong comes last: that is the gap attack of Yeom et al. 2018, which one query does.
+    wrong comes last: that is the gap attack of Yeom et al. 2018, which one query does. Copies that a query budget does
+    not pay for are left out.
     """
     classifies(knowledge)
     inputs, labels = records(targets)
@@ -103,12 +104,14 @@ def label_only_membership(
     width = (high - low).reshape(-1, *[1] * (inputs.dim() - 2))
     asked, copies = source.queries, budget.iterations or _COPIES
     right = [source.labels(inputs) == labels]
-    for spread in _NOISE:
-        for _ in range(copies):
-            noise = torch.randn(inputs.shape, generator=generator).to(inputs) * spread * width.to(inputs)
-            right.append(source.labels(inputs + noise) == labels)
+    for spread in _NOISE * copies:
+        if source.left is not None and source.left < len(inputs):
+            break
+        noise = torch.randn(inputs.shape, generator=generator).to(inputs) * spread * width.to(inputs)
+        right.append(source.labels(inputs + noise) == labels)
     score = torch.stack(right).double().mean(0)
-    return Claim(score + right[0].double(), source.queries - asked)
+    note = f"{len(right) - 1} of {copies * len(_NOISE)} noisy copies of each record were asked about"
+    return Claim(score + right[0].double(), source.queries - asked, notes=(note,))
 
 
 def classifies(knowledge: Knowledge) -> None:

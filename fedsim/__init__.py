@@ -26,6 +26,7 @@ with leaving_on_interrupt():
     from attacks.controls import LabelOnly, Noise, Rounding, Temperature, TopK
     from fedsim.cli import main
     from fedsim.deployment import Deployment
+    from fedsim.regularisation import Regularisation
     from fedsim.run import Result, run
     from fedsim.scenario import (
         Adversary,
@@ -36,6 +37,7 @@ with leaving_on_interrupt():
         Scenario,
         Task,
     )
+    from fedsim.selection import Selection
     from strategies.client_checks import ClientChecks
     from strategies.client_dp import ClientDP
     from strategies.homomorphic import Homomorphic
@@ -62,10 +64,12 @@ __all__ = [
     "LabelOnly",
     "Noise",
     "Partition",
+    "Regularisation",
     "Result",
     "Rounding",
     "Scenario",
     "SecureAggregation",
+    "Selection",
     "Task",
     "Temperature",
     "TopK",

@@ -10,9 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attacks import NotApplicable
+from attacks import NotApplicable, inferences
 from fedsim.answers import measured_controls
 from fedsim.assess import Claims, jobs, perform, prove
+from fedsim.assets import asset_of
+from fedsim.attribute import sensitive_place
 from fedsim.audited import audited
 from fedsim.client import batches
 from fedsim.costs import costs_of, parameters_of
@@ -75,6 +77,9 @@ def preflight(cell: Cell, progress: Progress) -> Experiment:
     held = [len(experiment.client_data(client)[1]) for client in range(cell.scenario.federation.clients)]
     _check_weights(experiment, held)
     check_noise_fits(experiment)
+    asked = [asset_of(attack.name) for attack in cell.scenario.attacks if attack.name in inferences()]
+    if any(asset is not None and asset.name == "attribute" for asset in asked):
+        sensitive_place(experiment.dataset)
     first_models(experiment)
     model = experiment.initial_model().train()
     if Stack(cell.scenario.protocol).local_gradient and (reasons := refusals(model)):

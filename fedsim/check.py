@@ -1,17 +1,19 @@
 """Holding a run against a policy: every rule in every setting, passed or broken, with the reason."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from attacks import Knowledge
 from fedsim.inferred import TOLD
 from fedsim.policy import Leakage, Policy, PolicyError
 from fedsim.proof import proofs_of
 from fedsim.scenario import Cell, Scenario
 from fedsim.store import write_bytes
-from fedsim.words import rung_step
+from fedsim.words import listed, rung_step
 
 Row = Mapping[str, Any]
 
@@ -146,6 +148,8 @@ def _bears_on(rule: Leakage, row: Row) -> bool:
 
 def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
     """Whether one summary row keeps to the rule; an attack that proved nothing keeps to none."""
+    if "not_applicable" in row["statuses"] and row["attack"] in rule.attacks and (kept := _kept_back(row)):
+        return False, f"was not run: the scenario does not let the adversary know {listed(kept)}"
     if row["statuses"] == ["not_applicable"]:
         return True, str(row["verdict"])
     if undone := sorted(set(row["statuses"]) - {"done", "not_applicable"}):
@@ -160,6 +164,11 @@ def _verdict(rule: Leakage, row: Row) -> tuple[bool, str]:
     worst = max(found, key=lambda reading: reading["high"])
     says = f"{worst['right']:.2f} right, up to {worst['high']:.2f} (guessing {worst['guess']:.2f})"
     return worst["high"] <= rule.at_most, f"{says}, at most {rule.at_most:g}"
+
+
+def _kept_back(row: Row) -> list[str]:
+    """What the scenario did not grant an attack that needs it; what a protocol withholds is not among this."""
+    return sorted(set(re.findall(r"needs (\w+) \(rung", row["verdict"])) & {f.name for f in fields(Knowledge)})
 
 
 def _readings(rule: Leakage, row: Row) -> list[Row]:

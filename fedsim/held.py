@@ -10,6 +10,7 @@ from attacks import Targets
 from fedsim.client import batches
 from fedsim.experiment import Experiment
 from fedsim.seeds import torch_generator
+from fedsim.selection import selected
 
 Records = tuple[Tensor, Tensor]
 """Inputs (N, ...) and labels (N,)."""
@@ -60,7 +61,7 @@ def candidates(
     A record is asked about once, however many copies of it were trained on, and one that was is nowhere held out.
     """
     generator = torch_generator(experiment.seed, "candidates", *path)
-    held_out = experiment.test_data()
+    held_out = comparable(experiment)
     first = _first(torch.cat([members[0], held_out[0]]))
     own, others = first.split([len(members[1]), len(held_out[1])])
     inside = some((members[0][own], members[1][own]), most, generator)
@@ -68,6 +69,13 @@ def candidates(
     inputs, labels = torch.cat([inside[0], outside[0]]), torch.cat([inside[1], outside[1]])
     order = torch.randperm(len(labels), generator=generator)
     return Targets(inputs[order], labels[order], client=client), (torch.arange(len(labels)) < len(inside[1]))[order]
+
+
+def comparable(experiment: Experiment) -> Records:
+    """The held-out records that a client would train on: selection would else tell members by their looks alone."""
+    inputs, labels = experiment.test_data()
+    kept, _, _ = selected(inputs, labels, experiment.scenario.task.selection)
+    return inputs[kept], labels[kept]
 
 
 def _first(inputs: Tensor) -> Tensor:

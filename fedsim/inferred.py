@@ -36,7 +36,7 @@ def inference_outcome(asked: Asked, answer: Answer, stem: str) -> tuple[dict[str
     attack, asset = inferences()[question.attack], asset_of(question.attack)
     scored, status, reason = Scored({}), answer.status, answer.reason
     if asked.lacking is not None:
-        status, reason = "not_applicable", asked.lacking
+        status, reason = "inconclusive", asked.lacking
     elif asset is None:
         status, reason = "not_applicable", reason or "needs targets that a scenario does not draw"
     elif status == "done":
@@ -44,7 +44,7 @@ def inference_outcome(asked: Asked, answer: Answer, stem: str) -> tuple[dict[str
             with one_thread():
                 scored = asset.score(case, question.knowledge, asked.key, answer.claims)
         except (TaskError, TooFew) as without:
-            status, reason = "not_applicable", str(without)
+            status, reason = "inconclusive", str(without)
     if status == "done" and answer.sanity is False and asset and not told(scored.figures[asset.headline]):
         status, reason = "inconclusive", "the attack fails even on the small case that it must win"
     service = question.source if isinstance(question.source, Service) else None

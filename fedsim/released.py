@@ -4,7 +4,7 @@ from typing import Any
 
 from fedsim.experiment import Experiment
 from fedsim.federation import Training
-from fedsim.held import Records, joined
+from fedsim.held import Records, comparable, joined
 from fedsim.seeds import torch_generator
 from fedsim.tasks.models import accuracy_and_loss
 
@@ -24,8 +24,9 @@ def releases(experiment: Experiment, training: Training) -> list[dict[str, Any]]
             told = honest.open(model, experiment.dataset.num_classes, chance, None).labels(inputs)
             served = float((told == labels).double().mean())
         trained, _ = accuracy_and_loss(model, *_private(experiment), experiment.loss_name)
+        alike, _ = accuracy_and_loss(model, *comparable(experiment), experiment.loss_name)
         rows.append(
-            {"round": round, "accuracy": accuracy, "loss": loss, "served": served, "gap": trained - accuracy,
+            {"round": round, "accuracy": accuracy, "loss": loss, "served": served, "gap": trained - alike,
              "access": deployment.access, "controls": [control.kind for control in deployment.controls]}
         )  # fmt: skip
     return rows

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from attacks import available
 from attacks.losses import LOSSES
-from fedsim.battery import BATTERY, in_its_rounds, on_model, rounds_read
+from fedsim.battery import BATTERY, FAMILIES, in_its_rounds, on_model, rounds_read, spelled_out
 from fedsim.deployment import Deployment
 from fedsim.frozen import FrozenDict, Json, frozen
 from fedsim.lies import collusion_problems, lie_problems
@@ -174,13 +174,8 @@ class Scenario(Part):
         if not isinstance(attacks, list | tuple):
             return attacks
         rounds = getattr(info.data.get("federation"), "rounds", 1)
-        stated = [({"name": a} if isinstance(a, str) else a) for a in attacks]
-        return tuple(
-            in_its_rounds(dict(a), a.model_fields_set if isinstance(a, Attack) else a, rounds)
-            if isinstance(a, Attack | Mapping)
-            else a
-            for a in stated
-        )
+        given = [a.model_dump(exclude_unset=True) if isinstance(a, Attack) else a for a in attacks]
+        return tuple(in_its_rounds(a, a, rounds) if isinstance(a, Mapping) else a for a in spelled_out(given))
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -206,7 +201,7 @@ class Scenario(Part):
         if self.task.loss is not None and self.task.loss not in LOSSES:
             problems.append(f"task.loss = {self.task.loss!r}: unknown; choose one of {sorted(LOSSES)}")
         for index, attack in enumerate(self.attacks):
-            known = [BATTERY, *available()]
+            known = [BATTERY, *FAMILIES, *available()]
             if attack.name not in known:
                 problems.append(f"attacks.{index}.name = {attack.name!r}: unknown; {nearest(attack.name, known)}")
             problems += [

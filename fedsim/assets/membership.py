@@ -27,6 +27,8 @@ def _ask_who(case: Case) -> tuple[tuple[Targets, ...], Key]:
     if case.model is not None:
         until = range(1, max(case.rounds) + 1)
         members = joined(used(experiment, case.history, until), like)
+        if (budget := experiment.scenario.deployment.query_budget) is not None:
+            most = min(budget // 2, len(like[1]) if most is None else most)
         targets, inside = candidates(experiment, members, most, case.attack.name, max(case.rounds))
         return (targets,), {"inside": [inside]}
     plant = experiment.scenario.adversary.plant
@@ -64,7 +66,9 @@ def _score_who(case: Case, know: Knowledge, key: Key, claims: Sequence[Claim]) -
     }
     for fpr, one in found.tpr.items():
         figures[f"tpr at {fpr:g}"] = _rate(one, fpr, mu)
-    return Scored(figures)
+    budget = case.experiment.scenario.deployment.query_budget if case.model is not None else None
+    notes = () if budget is None else (f"{len(scores)} records were asked about, for the sake of {budget} queries",)
+    return Scored(figures, notes=notes)
 
 
 def _rate(one: TruePositives | TooFew, fpr: float, mu: float | None) -> Figure:

@@ -20,6 +20,7 @@ from fedsim.policy import Leakage, Policy
 from fedsim.questions import answer, questions
 from fedsim.scenario import explain
 from fedsim.store import RunFolder, StoreError, load_training, load_view
+from fedsim.tasks import TaskError
 from fedsim.twins import training_of
 from strategies.client_dp import ClientDP as Defence
 
@@ -33,7 +34,6 @@ ATTACKS = [
     Attack(name="label_only_membership", targets=20, budget=AttackBudget(iterations=1)),
     Attack(name="gradient_alignment_membership", victims=3),
     "source_inference",
-    "attribute_map",
     "active_membership",
     "lira_online",
 ]
@@ -78,13 +78,24 @@ def test_a_level_below_what_an_attack_needs_is_named(shipped):
     assert found(shipped, "labels", "loss_membership")["status"] == "not_applicable"
 
 
-def test_past_the_budget_is_refused_and_counted_in_a_run(shipped):
+def test_a_budget_is_spent_on_what_it_pays_for(shipped):
     entry = found(shipped, "labels", "label_only_membership")
+    assert entry["status"] == "done"
+    assert (entry["queries"], entry["refused"]) == (80, 0)
+    assert entry["figures"]["auc"]["n"] == 40
+    assert entry["notes"] == [
+        "1 of 3 noisy copies of each record were asked about",
+        "40 records were asked about, for the sake of 100 queries",
+    ]
+
+
+def test_past_the_budget_is_refused_and_counted_in_a_run(tmp_path):
+    deployment = Deployment(access="confidences", query_budget=0)
+    attacks = [Attack(name="model_inversion_confidences", budget=AttackBudget(iterations=2, restarts=1))]
+    (entry,) = run(scenario(deployment=deployment, attacks=attacks), tmp_path).cells[0]["inferences"]
     assert entry["status"] == "refused"
-    assert (
-        entry["reason"] == "query budget exceeded: 40 queries asked, 20 of 100 left; ask fewer, or raise query_budget"
-    )
-    assert (entry["queries"], entry["refused"]) == (80, 40)
+    assert "0 of 0 left" in entry["reason"]
+    assert entry["refused"] > 0
     assert entry["figures"] == {}
 
 
@@ -96,8 +107,7 @@ def test_a_rate_that_the_non_members_cannot_support_is_refused(shipped):
     assert figures["auc"]["members"] == 120
 
 
-def test_an_absent_attribute_missing_knowledge_and_what_nobody_planted_are_told(shipped):
-    assert "declares no sensitive column" in found(shipped, "open", "attribute_map")["reason"]
+def test_missing_knowledge_and_what_nobody_planted_are_told(shipped):
     assert found(shipped, "open", "lira_online")["reason"].startswith("needs architecture")
     assert found(shipped, "open", "active_membership")["reason"].startswith("needs planted")
 
@@ -116,9 +126,24 @@ def test_an_attribute_that_public_records_tell_nothing_of_has_no_baseline_and_no
     table = Task(dataset=str(tmp_path / "rare.csv"), data_options=options, model="softmax", public_fraction=public)
     result = run(scenario(task=table, attacks=["attribute_map"], adversary=Adversary(knows=[])), tmp_path / "out")
     (entry,) = result.cells[0]["inferences"]
-    assert entry["status"] == "not_applicable"
+    assert entry["status"] == "inconclusive"
     assert f"task.data_options.sensitive = 'ill': {told}" in entry["reason"]
     assert entry["reason"].endswith("raise task.public_fraction, or declare a column that varies more")
+
+
+def test_an_absent_attribute_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(TaskError, match="declares no sensitive column"):
+        run(scenario(attacks=["attribute_map"]), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("**/cell.json"))
+
+
+def test_a_family_stands_for_its_members_but_for_those_named_besides():
+    named = scenario(attacks=[Attack(name="membership", targets=30), Attack(name="lira_online", targets=9)])
+    assert {attack.name: attack.targets for attack in named.attacks} == {
+        "loss_membership": 30, "confidence_membership": 30, "entropy_membership": 30, "label_only_membership": 30,
+        "lira_offline": 30, "lira_online": 9,
+    }  # fmt: skip
+    assert {attack.rounds for attack in named.attacks} == {(2,)}
 
 
 def test_updates_tell_whose_a_record_is_whatever_the_deployment(shipped):
