@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedsim.proof import proofs
+from fedsim.proof import proofs_of
 from fedsim.scenario import Cell, Scenario
 
 SHOWN, FINISHED = "shown", "finished"
@@ -37,8 +37,8 @@ def evidence(results: Mapping[str, Any]) -> dict[str, str]:
         if cell["digest"] not in planned:
             lacking.setdefault(_setting(cell), []).append("this fedsim cannot tell what was to be on")
             continue
-        protocol = planned[cell["digest"]].scenario.model_dump(mode="json")["protocol"]
-        for proof in proofs(protocol, cell, results["evidence"].get(cell["digest"], {})):
+        stated = planned[cell["digest"]].scenario.model_dump(mode="json")
+        for proof in proofs_of(stated, cell, results["evidence"].get(cell["digest"], {})):
             lacking.setdefault(f"{_setting(cell)}: {proof.defence}", []).extend(proof.lacking)
     return {
         name: f"not shown: {'; '.join(dict.fromkeys(reasons))}" if reasons else SHOWN

@@ -11,6 +11,7 @@ from attacks.controls import LabelOnly, Noise, Rounding, Temperature, TopK
 from fedsim import Deployment, Federation, Scenario, Task, run
 from fedsim.answers import probe
 from fedsim.check import check
+from fedsim.conclusions import SHOWN, evidence
 from fedsim.policy import Policy
 from fedsim.proof import proofs_of
 from fedsim.report.proven import shown_on
@@ -135,8 +136,10 @@ def test_twins_are_each_measured_and_the_report_shows_it(tmp_path):
     assert "one more is refused" in page
     rulings = {ruling.rule: ruling.passed for ruling in check(result.results, POLICY)}
     assert rulings["evidence of noise"]
+    assert evidence(result.results)["every: noise"] == SHOWN
     for cell in result.cells:
         result.results["evidence"][cell["digest"]]["deployment"] = None
     assert {shown_on(read, p, setting).word for p, setting in read.combinations} == {"no defence", "lacking"}
     rulings = {ruling.rule: ruling.passed for ruling in check(result.results, POLICY)}
     assert not rulings["evidence of noise"]
+    assert evidence(result.results)["every: noise"] == "not shown: what it does to answers was not measured"
