@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from attacks import Knowledge
 from fedsim.inferred import TOLD
-from fedsim.policy import Leakage, Policy, PolicyError
+from fedsim.policy import SHARES, Leakage, Policy, PolicyError
 from fedsim.proof import proofs_of
-from fedsim.scenario import Cell, Scenario
-from fedsim.store import write_bytes
-from fedsim.words import listed, rung_step
+from fedsim.scenario import Cell, Scenario, explain
+from fedsim.store import StoreError, write_bytes
+from fedsim.words import counted, listed, rung_step
 
 Row = Mapping[str, Any]
 
@@ -30,16 +32,24 @@ class Ruling:
     """The attack and its round, of a rule that judges each."""
 
 
-def check(results: Mapping[str, Any], policy: Policy) -> list[Ruling]:
+def check(results: Mapping[str, Any], policy: Policy, source: Path | str = "results.json") -> list[Ruling]:
     """Every ruling of ``policy`` on the content of a results.json. What was not measured counts as broken.
 
-    Raises PolicyError where ``policy.where`` names no setting of the run.
+    Raises PolicyError where ``policy.where`` names no setting of the run, and StoreError, which names ``source``, where
+    this fedsim cannot read the scenario.
     """
     cells = [cell for cell in results["cells"] if _covered(cell["labels"], policy)]
     if not cells:
         axes = "; ".join(f"{axis}: {', '.join(labels)}" for axis, labels in results["axes"].items()) or "no axes"
         raise PolicyError(f"where = {policy.where}: the run has no such setting; it compares {axes}")
-    planned = {cell.digest: cell for cell in Scenario(**results["scenario"]).cells() if _covered(cell.labels, policy)}
+    try:
+        scenario = Scenario(**results["scenario"])
+    except ValidationError as error:
+        why = "; ".join(f"scenario.{line}" for line in explain(error))
+        raise StoreError(
+            f"{source}: {why}; check it with the fedsim that wrote it, or run the scenario again"
+        ) from None
+    planned = {cell.digest: cell for cell in scenario.cells() if _covered(cell.labels, policy)}
     rulings = [*_finished(planned, cells), *_protected(planned, cells, results["evidence"])]
     if policy.min_seeds is not None:
         rulings += _seeds(cells, policy.min_seeds)
@@ -96,14 +106,11 @@ def _seeds(cells: Sequence[Row], least: int) -> Iterator[Ruling]:
 
 def _cell(cell: Row, evidence: Row, policy: Policy) -> Iterator[Ruling]:
     if policy.max_epsilon is not None:
-        epsilon = (cell["privacy"] or {}).get("epsilon")
+        epsilon, says = _epsilon(cell["privacy"] or {}, policy.epsilon_against)
         held = epsilon is not None and epsilon <= policy.max_epsilon
-        says = "no epsilon holds" if epsilon is None else f"epsilon {epsilon:.3g}"
         yield Ruling("max_epsilon", _name(cell), held, f"{says}, at most {policy.max_epsilon:g}")
     if policy.min_cohort is not None:
-        fewest = _fewest(cell, evidence)
-        says = "the server could read nothing" if fewest is None else f"{fewest} clients in what the server could read"
-        held = fewest is None or fewest >= policy.min_cohort
+        held, says = _cohort(cell, evidence, policy.min_cohort)
         yield Ruling("min_cohort", _name(cell), held, f"{says}, at least {policy.min_cohort}")
     if policy.min_accuracy is not None:
         accuracy = cell["training"][-1].get("accuracy") if cell["training"] else None
@@ -112,19 +119,37 @@ def _cell(cell: Row, evidence: Row, policy: Policy) -> Iterator[Ruling]:
         yield Ruling("min_accuracy", _name(cell), held, f"{says}, at least {policy.min_accuracy:g}")
 
 
-def _fewest(cell: Row, evidence: Row) -> int | None:
+def _epsilon(stated: Row, against: str | None) -> tuple[float | None, str]:
+    """The epsilon that is judged; without ``against``, the one against a server that reads one client's update."""
+    by_observer = {str(row["observer"]): row["epsilon"] for row in (stated, *stated.get("observers", ())) if row}
+    epsilon = stated.get("epsilon") if against is None else by_observer.get(against)
+    beside = "" if against is None else f" against {against}"
+    if epsilon is None:
+        known = f" (the run states it against: {'; '.join(by_observer)})" if against and by_observer else ""
+        return None, f"no epsilon holds{beside}{known}"
+    return epsilon, f"epsilon {epsilon:.3g}{beside}"
+
+
+def _cohort(cell: Row, evidence: Row, least: int) -> tuple[bool, str]:
     """The fewest clients behind anything that crossed the wire readably, or that an attack could start on."""
     wire = evidence.get("wire", {})
-    if "plain" in wire.get("forms", ["plain"]):
-        return 1
+    if "forms" not in wire:
+        return False, "unknown what the server could read: the run holds no evidence of the wire"
     read = [a["contributors"] for a in cell["attacks"] if a["status"] != "not_applicable" and a["rung"] != "L0"]
-    summed = [evidence.get("cost", {}).get("fewest_in_a_sum", 1)] if wire.get("readable_updates") else []
-    return min([*read, *summed], default=None)
+    if "plain" in wire["forms"]:
+        read.append(1)
+    elif wire.get("readable_updates"):
+        if "fewest_in_a_sum" not in evidence.get("cost", {}):
+            return False, "unknown how many clients are behind what the server could read"
+        read.append(evidence["cost"]["fewest_in_a_sum"])
+    if not read:
+        return True, "the server could read nothing"
+    return min(read) >= least, f"{counted(min(read), 'client')} in what the server could read"
 
 
 def _leakage(rule: Leakage, setting: str, rows: Sequence[Row]) -> Iterator[Ruling]:
     judged = [row for row in rows if row["rung"] != "L0" and rung_step(row["rung"]) <= rung_step(rule.up_to)]
-    what = f"{rule.asset} ({rule.metric})" if rule.asset == "examples" else rule.asset
+    what = f"{rule.asset} ({rule.judged})" if rule.asset == "examples" else rule.asset
     name = f"leakage of {what} up to {rule.up_to}"
     for attack in rule.attacks:
         if not any(row["attack"] == attack for row in rows):
@@ -188,22 +213,29 @@ def _inferred(rule: Leakage, row: Row) -> tuple[bool, str]:
 def _examples(rule: Leakage, row: Row) -> tuple[bool, str]:
     if row["n"] == 0:
         return True, "claims no examples"
-    if rule.metric in ("rebuilt", "identified"):
-        share = row["recovered" if rule.metric == "rebuilt" else "identified"]
-        return share <= rule.at_most, f"{rule.metric} {share:.2f} of {row['n']}, at most {rule.at_most:g}"
-    if row["metric"] != rule.metric:
-        return False, f"measured {row['metric']}, not {rule.metric}: this data has no {rule.metric}"
+    if rule.judged in SHARES:
+        share = row["recovered" if rule.judged == "rebuilt" else "identified"]
+        return share <= rule.at_most, f"{rule.judged} {share:.2f} of {row['n']}, at most {rule.at_most:g}"
+    if row["metric"] != rule.judged:
+        return False, f"measured {row['metric']}, not {rule.judged}: this data has no {rule.judged}"
     says = f"{row['metric']} {row['median']:.3g} {row['unit']}, up to {row['high']:.3g}"
     return row["high"] <= rule.at_most, f"{says}, at most {rule.at_most:g}"
 
 
-def write_junit(rulings: Sequence[Ruling], path: Path) -> None:
-    """Write the rulings as JUnit XML, a test case each under a name of its own, which CI systems compare over time."""
+def write_junit(rulings: Sequence[Ruling], path: Path, error: str | None = None) -> None:
+    """Write the rulings as JUnit XML, a test case each under a name of its own, which CI systems compare over time.
+
+    ``error`` is why there are no rulings: a check that could not be made must not look like one that found nothing.
+    """
     broken = sum(not ruling.passed for ruling in rulings)
-    suite = ElementTree.Element("testsuite", name="fedsim", tests=str(len(rulings)), failures=str(broken))
+    counts = {"tests": len(rulings) + (error is not None), "failures": broken, "errors": int(error is not None)}
+    suite = ElementTree.Element("testsuite", {"name": "fedsim", **{name: str(count) for name, count in counts.items()}})
     for ruling in rulings:
         name = ", ".join(filter(None, [ruling.rule, ruling.of]))
         case = ElementTree.SubElement(suite, "testcase", classname=ruling.setting, name=name)
         if not ruling.passed:
             ElementTree.SubElement(case, "failure", message=ruling.says)
+    if error is not None:
+        case = ElementTree.SubElement(suite, "testcase", classname="fedsim", name="the check itself")
+        ElementTree.SubElement(case, "error", message=error)
     write_bytes(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))

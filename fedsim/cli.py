@@ -21,7 +21,7 @@ from fedsim.dry_run import forecast
 from fedsim.lies import CLAIMS
 from fedsim.mistakes import BAD_INPUT, leave, mendable
 from fedsim.names import nearest
-from fedsim.policy import Policy
+from fedsim.policy import Policy, PolicyError
 from fedsim.report.terminal import print_difference, print_summary, print_suspects
 from fedsim.run import Engine, Result, run
 from fedsim.scenario import Scenario
@@ -253,8 +253,13 @@ def check_command(
     policy: Annotated[Path, typer.Option(help="The policy, a TOML file.")],
     junit: Annotated[Path | None, typer.Option(help="Write the rulings as JUnit XML, too.")] = None,
 ) -> None:
-    """Hold a run against a policy: exit code 1 where a rule is broken."""
-    rulings = check(load_results(folder), Policy.load(policy))
+    """Hold a run against a policy: exit code 1 where a rule is broken, 2 where the check cannot be made."""
+    try:
+        rulings = check(load_results(folder), Policy.load(policy), folder / "results.json")
+    except (StoreError, PolicyError) as error:
+        if junit:
+            write_junit([], junit, str(error))
+        raise
     if junit:
         write_junit(rulings, junit)
     for ruling in rulings:

@@ -14,6 +14,8 @@ from fedsim.words import RUNGS
 
 SHARES = ("rebuilt", "identified")
 """Metrics of every modality: the share of examples rebuilt, and of examples told from the pool they came from."""
+IN_DECIBELS = ("psnr", "features")
+"""The metric, and the asset of inference attacks, that are judged in dB; everything else is judged between 0 and 1."""
 
 
 class PolicyError(ValueError):
@@ -41,8 +43,9 @@ class Leakage(Rule):
         "attribute",
         "model",
     ] = "examples"
-    metric: str = "rebuilt"
-    """Of ``examples``: the data's own metric (``psnr`` in dB, ``columns``, ``tokens``), ``rebuilt`` or ``identified``.
+    metric: str | None = None
+    """Of ``examples`` alone: the data's own metric (``psnr`` in dB, ``columns``, ``tokens``), ``identified``, or
+    ``rebuilt``, which None stands for.
     Of labels and the sensitive column, the share told right is judged; of what inference attacks are after, their
     headline figure (area under the curve, share judged right, advantage over imputation, agreement)."""
     at_most: float
@@ -52,12 +55,27 @@ class Leakage(Rule):
     attacks: tuple[str, ...] = ()
     """These must have been run to the end; none asks for one attack at least."""
 
+    @property
+    def judged(self) -> str:
+        """What is held against ``at_most``: a metric of examples, or the asset itself."""
+        return self.asset if self.asset != "examples" else self.metric or "rebuilt"
+
     @model_validator(mode="after")
-    def _names_exist(self) -> Self:
+    def _can_be_judged(self) -> Self:
         metrics = (*sorted(scale.metric for scale in SCALES.values()), *SHARES)
         problems = []
-        if self.metric not in metrics:
+        if self.metric is not None and self.asset != "examples":
+            problems.append(
+                f"metric = {self.metric!r}: means nothing for asset = {self.asset!r}, which has one figure of its own; "
+                "leave metric out"
+            )
+        elif self.metric is not None and self.metric not in metrics:
             problems.append(f"metric = {self.metric!r}: unknown; {nearest(self.metric, metrics)}")
+        elif self.judged not in IN_DECIBELS and not 0 <= self.at_most <= 1:
+            problems.append(
+                f"at_most = {self.at_most:g}: {self.judged} is a share, so that this would pass always or never; give "
+                "a number between 0 and 1"
+            )
         if self.up_to not in RUNGS:
             problems.append(f"up_to = {self.up_to!r}: no rung; choose one of {', '.join(RUNGS)}")
         for name in self.attacks:
@@ -75,6 +93,8 @@ class Policy(Rule):
     where: dict[str, str] = {}
     """The settings judged: axis of ``compare`` to label. Baselines for comparison stay out of a policy's reach."""
     max_epsilon: float | None = Field(None, gt=0)
+    epsilon_against: str | None = None
+    """Whose epsilon that is: an observer in the words of the report's table; None is the one that reads one update."""
     min_cohort: int | None = Field(None, ge=1)
     """The fewest clients behind anything that the server can read."""
     min_accuracy: float | None = Field(None, ge=0, le=1)
@@ -85,6 +105,11 @@ class Policy(Rule):
     def _asks_something(self) -> Self:
         if not self.leakage:
             raise ValueError("leakage: a policy without a leakage threshold would pass what leaks; state one")
+        if self.epsilon_against is not None and self.max_epsilon is None:
+            raise ValueError(
+                f"epsilon_against = {self.epsilon_against!r}: judges nothing without max_epsilon; state that, or leave "
+                "this out"
+            )
         return self
 
     @classmethod

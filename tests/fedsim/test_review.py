@@ -75,7 +75,7 @@ def test_a_protected_setting_passes_and_a_bare_one_does_not(results, policy):
     found = broken(results, changed(policy, where={"protocol": "none"}))
     assert set(found) == {"max_epsilon", "min_cohort", "leakage of examples (psnr) up to L11"}
     assert "psnr" in found["leakage of examples (psnr) up to L11"]
-    assert "1 clients" in found["min_cohort"]
+    assert "1 client in" in found["min_cohort"]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,11 @@ def test_attacks_that_claim_nothing_of_an_asset_do_not_pass_its_rule(tmp_path, p
         ("max_epsilom = 3", "nearest: max_epsilon"),
         ("[[leakage]]\nat_most = 1\nmetrik = 'psnr'", "nearest: metric"),
         ("[[leakage]]\nat_most = 1\nmetric = 'psnrr'", "nearest: psnr"),
+        ("[[leakage]]\nat_most = 100", "at_most = 100: rebuilt is a share.*between 0 and 1"),
+        ("[[leakage]]\nat_most = -0.1\nmetric = 'columns'", "at_most = -0.1: columns is a share"),
+        ("[[leakage]]\nat_most = 1.5\nasset = 'membership'", "at_most = 1.5: membership is a share"),
+        ("[[leakage]]\nat_most = 1\nasset = 'membership'\nmetric = 'psnr'", "means nothing for asset = 'membership'"),
+        ("epsilon_against = 'an outsider'\n[[leakage]]\nat_most = 1", "judges nothing without max_epsilon"),
         ("[[leakage]]\nat_most = 1\nup_to = 'L12'", "no rung"),
         ("[[leakage]]\nat_most = 1\nattacks = ['analitic']", "nearest: analytic"),
         ("max_epsilon = -1", "greater than 0"),
@@ -181,6 +186,38 @@ def test_a_policy_with_a_mistake_is_refused(tmp_path, text, says):
     path.write_text("schema_version = 2\n" + POLICY.replace("schema_version = 1", ""))
     with pytest.raises(PolicyError, match="schema_version"):
         Policy.load(path)
+
+
+def test_what_is_judged_in_decibels_is_no_share():
+    rules = [{"at_most": 25, "metric": "psnr"}, {"at_most": 25, "asset": "features"}]
+    assert Policy(schema_version=1, leakage=rules).leakage[0].at_most == 25
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda e: e.clear(), lambda e: (e.pop("cost"), e["wire"].update(readable_updates=1))]
+)
+def test_a_cohort_that_nobody_looked_at_is_unknown_and_no_number(results, policy, spoil):
+    for cell in [cell for cell in results["cells"] if cell["labels"] == {"protocol": "DP + SA"}]:
+        spoil(results["evidence"][cell["digest"]])
+    assert broken(results, policy)["min_cohort"].startswith("unknown ")
+
+
+def test_epsilon_can_be_judged_against_one_observer(results, policy):
+    stated = next(cell["privacy"] for cell in results["cells"] if cell["labels"] == {"protocol": "DP + SA"})
+    found = {row["observer"]: row["epsilon"] for row in stated["observers"]}
+    assert found["an outsider"] < stated["epsilon"]
+    asked = changed(policy, max_epsilon=(found["an outsider"] + stated["epsilon"]) / 2)
+    assert "max_epsilon" in broken(results, asked)
+    assert broken(results, changed(asked, epsilon_against="an outsider")) == {}
+    said = broken(results, changed(asked, epsilon_against="the postman"))["max_epsilon"]
+    assert "no epsilon holds against the postman (the run states it against: the server" in said
+    assert "an outsider" in said
+
+
+def test_a_scenario_that_cannot_be_read_is_refused_by_its_file(results, policy):
+    results["scenario"]["colour"] = "blue"
+    with pytest.raises(StoreError, match=r"runs/a/results\.json: scenario\..*no field 'colour'.*fedsim that wrote it"):
+        check(results, policy, "runs/a/results.json")
 
 
 def test_a_setting_that_the_run_lacks_is_named(results, policy):
@@ -206,7 +243,9 @@ def test_the_command_line_tells_pass_broken_and_bad_input_apart(folder, tmp_path
     done = fedsim("check", folder, "--policy", path, "--junit", path / "junit.xml")
     assert (done.returncode, "cannot be written" in done.stderr) == (2, True)
     path.write_text("nonsense")
-    assert fedsim("check", folder, "--policy", path).returncode == 2
+    assert fedsim("check", folder, "--policy", path, "--junit", junit).returncode == 2
+    (case,) = ElementTree.parse(junit).getroot()
+    assert "is no TOML" in case.find("error").get("message")
     assert fedsim("check", tmp_path, "--policy", path).returncode == 2
     done = fedsim("diff", folder, folder)
     assert done.returncode == 0
