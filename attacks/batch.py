@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from attacks.first_order import differenced, ends_early
 from attacks.losses import LOSSES
 from attacks.matching import Constants, Matching, Victim
+from attacks.memory import out_of_memory
 from attacks.norms import strangeness
 from attacks.objectives import total_variation
 
@@ -28,9 +29,9 @@ _LEGIBLE = 160
 class Batch:
     """The objective of any rows of points over victims that share a forward pass.
 
-    By vmap over double backward; for a model that vmap cannot take, by a loop over the rows; for one without second
-    derivatives, by differences of first ones, in float64 where the model takes that. With ``compile``, a recorded call
-    goes through ``torch.compile`` where that can take it. ``notes`` says what fell back.
+    By vmap over double backward; for a model that vmap, or memory, cannot take, by a loop over the rows; for one
+    without second derivatives, by differences of first ones, in float64 where the model takes that. With ``compile``,
+    a recorded call goes through ``torch.compile`` where that can take it. ``notes`` says what fell back.
     """
 
     def __init__(self, victims: Sequence[Victim], matching: Matching, *, compile: bool = False) -> None:
@@ -45,15 +46,19 @@ class Batch:
         middle = first.low.new_full((2, self.size), 0.5)
         try:
             self.bind([0, 0])(middle)
-        except (RuntimeError, NotImplementedError) as error:
-            reason = textwrap.shorten(str(error), _LEGIBLE)
-            self.notes = (f"one candidate at a time: vmap cannot take this model ({reason})",)
+        except (RuntimeError, NotImplementedError, MemoryError) as error:
+            reason = f"vmap cannot take this model ({textwrap.shorten(str(error), _LEGIBLE)})"
+            if out_of_memory(error):
+                reason = "memory does not suffice for two"
+            self.notes = (f"one candidate at a time: {reason}",)
         if not self._derives_twice(middle[0]):
             self._derive, self._alone = differenced, [_in_float64(victim) for victim in victims]
             told = "second derivatives by finite differences: the model has none of its own"
             try:
                 _loop(self._alone[:1], middle[:1], matching, differenced)
-            except (RuntimeError, NotImplementedError):
+            except (RuntimeError, NotImplementedError) as error:
+                if out_of_memory(error):
+                    raise
                 self._alone = victims
                 told += f", and takes {first.low.dtype} alone, so that they are coarse"
                 # Of a model without first ones either, the error goes on.
@@ -66,7 +71,9 @@ class Batch:
         try:
             value = _objective(first, first.constants, at, self.matching, _autograd)
             torch.autograd.grad(value, at, retain_graph=True)
-        except (RuntimeError, NotImplementedError):
+        except (RuntimeError, NotImplementedError) as error:
+            if out_of_memory(error):
+                raise
             return False
         return not ends_early(value)
 

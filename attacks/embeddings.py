@@ -70,7 +70,8 @@ def _embeddings_of_input(model: nn.Module, know: Knowledge) -> list[str]:
                     lambda _, read, __, name=name: found.append(name) if torch.equal(read[0], texts) else None
                 )
         twin(texts)
-    return [names[id(model.get_submodule(name).weight)] for name in dict.fromkeys(found)]
+    read = (id(model.get_submodule(name).weight) for name in dict.fromkeys(found))
+    return [names[weight] for weight in read if weight in names]  # no update holds a weight that is parametrised
 
 
 def _sanity() -> Sanity:

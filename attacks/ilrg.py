@@ -117,6 +117,7 @@ def _solve(case: Case) -> Reconstruction:
 def _from_gradient(obs: Observation, layer: Dense) -> Tensor:
     """Columns p - y of each class, at the mean feature that its row of the weight gradient shows (Ma et al., eq. 6)."""
     assert layer.bias is not None
+    layer.require_plain()
     if layer.weight not in obs.update:
         raise NotApplicable(f"the update of {layer.weight}", "L4")
     own = obs.model.get_parameter(layer.weight), obs.model.get_parameter(layer.bias)

@@ -22,13 +22,13 @@ def sign_rule_label(obs: Observation, know: Knowledge) -> int | None:
     if layer is None or know.loss == "next_token":
         return None
     device = device_of(obs.model)
-    seen = [obs.update[name].to(device, torch.float64) for name in layer.parameters if name in obs.update]
-    parts = [tensor.reshape(know.num_classes, -1) for tensor in seen]
-    if not any(part.any() for part in parts):
+    moved = [name for name in layer.parameters if name in obs.update and obs.update[name].any()]
+    parts = [obs.update[name].to(device, torch.float64).reshape(know.num_classes, -1) for name in moved]
+    if not parts:
         return None
     block = torch.cat(parts, dim=1)
     left, _, right = torch.linalg.svd(block, full_matrices=False)
-    if layer.bias is not None and layer.bias in obs.update:
+    if layer.bias in moved:
         points = right[0, -1]
     else:
         points = right[0] @ _activations(obs, know, layer, torch.Generator().manual_seed(0))[1]
@@ -52,6 +52,8 @@ def _estimate(obs: Observation, know: Knowledge, generator: torch.Generator) -> 
     if know.loss == "next_token":
         raise NotApplicable("one label per example (this loss has one per token)", "L5")
     layer = output_layer(obs.model, know)
+    if layer is not None and not set(layer.parameters) & set(obs.update):
+        layer.require_plain()
     if layer is None or not set(layer.parameters) & set(obs.update):
         raise NotApplicable("the update of a dense output layer", "L4")
     softmax, activations = _activations(obs, know, layer, generator)

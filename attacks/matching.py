@@ -10,6 +10,7 @@ from torch.func import functional_call
 from attacks.columns import blocks_of, relaxed
 from attacks.generative import Prior
 from attacks.losses import Loss
+from attacks.memory import out_of_memory
 from attacks.norms import watch
 from attacks.objectives import Distance
 from attacks.ranges import bounds
@@ -209,9 +210,13 @@ def _probe(victim: Victim) -> None:
         with torch.no_grad():
             outputs = victim.model(inputs)
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         if any(isinstance(module, nn.Embedding) for module in victim.model.modules()) and "indices" in str(error):
             raise NotApplicable("continuous inputs (this model takes tokens)", "L5") from error
         raise ValueError(f"input_shape = {victim.shape[1:]}: the model does not take it ({error})") from error
+    if not isinstance(outputs, Tensor):
+        raise NotApplicable(f"a model that puts out one tensor (this one gives a {type(outputs).__name__})", "L0")
     if victim.loss != "elbo" and tuple(outputs.shape) != (victim.shape[0], victim.classes):
         raise ValueError(
             f"num_classes = {victim.classes}: the model's output for {victim.shape[0]} examples is of shape "

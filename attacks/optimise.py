@@ -16,6 +16,7 @@ from attacks.batch import Batch, Evaluate
 from attacks.ilrg import restored_labels
 from attacks.labels import label_counts_estimate, sign_rule_label
 from attacks.matching import Matching, Victim, alike, gradient_of, prepare
+from attacks.memory import out_of_memory
 from attacks.registry import Case
 from attacks.view import Budget, NotApplicable, Reconstruction
 
@@ -138,6 +139,8 @@ def labels_of(case: Case) -> Tensor:
         return torch.zeros(know.batch_size or 1, dtype=torch.long)
     if know.labels is not None:
         return know.labels
+    if know.loss == "next_token":
+        raise NotApplicable("one label per example (this loss, next_token, has one per token)", "L5")
     if know.batch_size != 1:
         if know.public is not None and know.public_labels is not None:
             with contextlib.suppress(NotApplicable):
@@ -245,7 +248,7 @@ class _Search:
             try:
                 return self._descend(deque(job for job in wave if not self.ran[job] and job[0] not in self.solved))
             except (RuntimeError, MemoryError) as error:
-                if self.width == 1 or not _out_of_memory(error):
+                if self.width == 1 or not out_of_memory(error):
                     raise
             self.width //= 2
             self.notes = (f"memory sufficed for {self.width} candidates side by side",)
@@ -299,18 +302,22 @@ class _Search:
         self.diverged[job] = minimiser.broken[k] | (minimiser.stuck[k] & ~(rows.values[k] < rows.first[k]))
         self.steps[job[0]] += int(minimiser.steps[k])
 
+    def _values(self, index: int, points: Tensor) -> Tensor:
+        """The objective (N,) of a victim's points (N, D), as many at once as memory had room for."""
+        return torch.cat([self.batch.bind([index] * len(some))(some)[0] for some in points.split(self.width)])
+
     def _claim(self, index: int) -> Reconstruction:
         """The restart whose objective, measured at what is returned, is least among those that did not diverge."""
         victim, ran, matching = self.victims[index], self.ran[index], self.recipe.matching
         late = not ran.any()
         ran = ran if ran.any() else ran | (torch.arange(self.restarts) == 0)
         points = victim.project(self.best[index, ran])
-        values, _ = self.batch.bind([index] * len(points))(points)
+        values = self._values(index, points)
         failed = self.diverged[index, ran].to(values.device) | ~values.isfinite()
         values = torch.where(failed, math.inf, values)
         if self.recipe.pool and not failed.all():
             points = self.recipe.pool(victim, points[~failed], values[~failed])
-            values, _ = self.batch.bind([index] * len(points))(points)
+            values = self._values(index, points)
         chosen, lost = int(values.argmin()), bool(failed.all())
         return Reconstruction(
             inputs=None if lost else victim.to_data(points[chosen]).to(victim.returns),
@@ -326,8 +333,3 @@ class _Search:
                 *(("out of time before its first step",) if late else ()),
             ),
         )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed, on any device: PyTorch says so in words alone on the processor."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -88,8 +88,11 @@ def _spread(model: nn.Module, know: Knowledge, height: int) -> Tensor | None:
     classes sum to zero.
     """
     last = output_layer(model, know)
-    weight = None if last is None else model.get_parameter(last.weight).detach()
-    return None if weight is None or weight.shape != (know.num_classes, height) else (weight[1:] - weight[0]).T
+    layer = None if last is None else model.get_submodule(last.name)
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != (know.num_classes, height):
+        return None
+    weight = layer.weight.detach()
+    return (weight[1:] - weight[0]).T
 
 
 def _augmented(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from attacks.memory import naming_memory
 from attacks.view import Budget, Kind, Knowledge, NotApplicable, Observation, Reconstruction, generator
 
 Cost = Literal["closed form", "seconds", "minutes"]
@@ -143,8 +144,12 @@ def check(needs: Needs, observations: Sequence[Observation], knowledge: Knowledg
         if observation.contributors > 1 and not needs.sums:
             raise NotApplicable(f"one client's update (this is a sum over {observation.contributors})", needs.rung)
         broken = [n for n, t in observation.update.items() if not torch.isfinite(t).all()]
-        if broken:
-            raise ValueError(f"update has non-finite values in {broken}: the client's training diverged")
+        if broken and needs.update:
+            raise NotFinite(f"a finite update (non-finite values in {broken}: the client's training diverged)", "L4")
+
+
+class NotFinite(NotApplicable, ValueError):
+    """An update that no attack can read, for it is broken: of several victims that one's answer alone."""
 
 
 def reconstruct(
@@ -157,8 +162,9 @@ def reconstruct(
 ) -> Reconstruction:
     """Run attack ``name`` on one victim; ``obs`` is one Observation, or one client's over several rounds.
 
-    Raises KeyError for an unknown name, NotApplicable where the case lacks what the attack needs, ValueError for
-    a non-finite update. Deterministic given ``seed``; the caller's model and global generators stay untouched.
+    Raises KeyError for an unknown name, NotApplicable where the case lacks what the attack needs (for a non-finite
+    update one that is a ValueError too), MemoryError where memory runs out, ValueError for what contradicts itself.
+    Deterministic given ``seed``; the caller's model and global generators stay untouched.
     """
     claim = reconstruct_many(name, [(obs, know, seed)], budget=budget)[0]
     if isinstance(claim, NotApplicable):
@@ -172,7 +178,10 @@ def reconstruct_many(
     *,
     budget: Budget | None = None,
 ) -> list[Reconstruction | NotApplicable]:
-    """Run attack ``name`` on many victims (observations, knowledge, seed), batched where the attack can batch."""
+    """Run attack ``name`` on many victims (observations, knowledge, seed), batched where the attack can batch.
+
+    What one of them lacks, or that its update is not finite, is its own answer.
+    """
     if name not in _ATTACKS:
         close = difflib.get_close_matches(name, _ATTACKS, n=3)
         raise KeyError(f"attack {name!r} is unknown; nearest: {close or sorted(_ATTACKS)}")
@@ -188,5 +197,6 @@ def reconstruct_many(
             continue
         answers.append(None)
         cases.append(Case(observations, know, generator(seed)))
-    solved = iter(chosen.solve(cases, budget or Budget()) if cases else ())
+    with naming_memory(name):
+        solved = iter(chosen.solve(cases, budget or Budget()) if cases else ())
     return [next(solved) if answer is None else answer for answer in answers]

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.columns import Column
+from attacks.losses import LOSSES
 from attacks.partial import without_hidden
+from attacks.ranges import bounds
 
 Kind = Literal["gradient", "delta"]
 """``gradient``: of the loss at the model that was sent. ``delta``: local weights minus the weights that were sent."""
@@ -46,6 +49,11 @@ class Observation:
             raise ValueError(f"kind = {self.kind!r}: must be 'gradient' or 'delta'")
         if self.contributors < 1:
             raise ValueError(f"contributors = {self.contributors}: must be at least 1")
+        if odd := [f"{name} ({_type(t)})" for name, t in self.update.items() if not _numbers(t)]:
+            raise ValueError(
+                f"update holds {', '.join(odd)}: attacks differentiate, and take torch tensors of floating-point "
+                "numbers alone; pass torch.as_tensor(array).float() for each"
+            )
         shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         strangers = sorted(set(self.update) - set(shapes))
         wrong = sorted(n for n in set(self.update) & set(shapes) if tuple(self.update[n].shape) != shapes[n])
@@ -89,12 +97,61 @@ class Knowledge:
     epochs: int | None = None
     member_rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if wrong := _contradictions(self):
+            raise ValueError("knowledge: " + "; ".join(wrong))
+
     def granted(self) -> tuple[str, ...]:
         """Names of the optional facts that were granted."""
         fixed = {"input_shape", "num_classes", "loss"}
         return tuple(
             f.name for f in dataclasses.fields(self) if f.name not in fixed and getattr(self, f.name) is not None
         )
+
+
+def _contradictions(know: Knowledge) -> list[str]:
+    """What cannot be true of any federation, or not together: one line each, with the field, the value and a remedy."""
+    counts = ("num_classes", "batch_size", "local_steps", "local_epochs", "local_batch_size", "epochs")
+    wrong = [
+        f"{name} = {value}: must be at least 1"
+        + ("" if name == "num_classes" else "; leave it out where it is unknown")
+        for name in counts
+        if (value := getattr(know, name)) is not None and value < 1
+    ]
+    if not know.input_shape or min(know.input_shape) < 1:
+        wrong.append(f"input_shape = {know.input_shape}: give the sizes of one example, each at least 1")
+    if know.loss not in LOSSES:
+        wrong.append(f"loss = {know.loss!r}: the losses that attacks know are {', '.join(LOSSES)}")
+    if know.learning_rate is not None and not 0 < know.learning_rate < math.inf:
+        wrong.append(f"learning_rate = {know.learning_rate}: must be positive; leave it out where it is unknown")
+    if know.value_range is not None:
+        try:
+            bounds(know.value_range, know.input_shape)
+        except ValueError as error:
+            wrong.append(str(error))
+    for name in ("labels", "public_labels") if know.loss != "elbo" else ():  # which trains on no label
+        given = getattr(know, name)
+        if given is not None and len(given) and not 0 <= int(given.min()) <= int(given.max()) < know.num_classes:
+            wrong.append(
+                f"{name} from {int(given.min())} to {int(given.max())}: with num_classes = {know.num_classes} they lie "
+                f"between 0 and {know.num_classes - 1}; number the classes from 0, or correct num_classes"
+            )
+    if know.public is not None and tuple(know.public.shape[1:]) != tuple(know.input_shape):
+        wrong.append(
+            f"public of shape {tuple(know.public.shape)}: must be (N, *input_shape) = "
+            f"{('N', *know.input_shape)}; reshape it, or correct input_shape"
+        )
+    if know.public is not None and know.public_labels is not None and len(know.public) != len(know.public_labels):
+        wrong.append(f"public_labels: {len(know.public_labels)} for {len(know.public)} public examples; give one each")
+    return wrong
+
+
+def _numbers(array: object) -> bool:
+    return isinstance(array, Tensor) and (array.is_floating_point() or array.is_complex())
+
+
+def _type(array: object) -> str:
+    return str(array.dtype) if isinstance(array, Tensor) else f"{type(array).__module__}.{type(array).__name__}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +170,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("iterations", "restarts", "seconds"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # as nan is not either
                 raise ValueError(f"budget.{name} = {value}: must be positive; leave it out for the default")
 
 

@@ -95,6 +95,8 @@ def _fishable(model: nn.Module, know: Knowledge, target_class: int) -> Dense:
     layer = output_layer(model, know)
     if layer is None or layer.bias is None:
         raise ValueError(f"model {type(model).__name__}: fishing needs a dense output layer with a bias")
+    if layer.parametrised:
+        raise ValueError(f"model {type(model).__name__}: fishing writes to {layer.name}, which is parametrised")
     if not 0 <= target_class < know.num_classes:
         raise ValueError(f"target_class = {target_class}: the model tells classes 0 to {know.num_classes - 1} apart")
     return layer

@@ -57,6 +57,8 @@ def plant_whisper(model: nn.Module, know: Knowledge, factor: float, target: int 
     layer = output_layer(model, know)
     if layer is None:
         raise ValueError(f"model {type(model).__name__}: whispering needs a dense output layer")
+    if layer.parametrised:
+        raise ValueError(f"model {type(model).__name__}: whispering writes to {layer.name}, which is parametrised")
     quiet = copy.deepcopy(model)
     with torch.no_grad():
         quiet.get_parameter(layer.weight).mul_(factor)
