@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from attacks import Reconstruction, metrics
@@ -20,8 +21,9 @@ MARGIN_DB = 3.0
 """An image counts as recovered from 20 dB on, and only if it beats the best guess without the update by so much."""
 TABLEAK_TOLERANCE = 0.319
 """A number is right within so many standard deviations of its public column (Vero et al. 2023, TabLeak)."""
-RECORD_SHARE, RECORD_MARGIN = 0.8, 0.1
-"""A record counts as recovered from this share of right columns on, if it beats the best guess by so much."""
+RECORD_SHARE, RECORD_MARGIN, RECORD_CHANCE = 0.8, 0.1, 0.01
+"""A record counts as recovered from this share of right columns on, if it beats the best guess by so much, and if luck
+alone lets as many of a victim's records come as far above theirs with less than this probability."""
 TOKEN_SHARE = 0.9
 """A text counts as recovered from this share of right positions on."""
 
@@ -37,8 +39,9 @@ class Scale:
     metric: str
     unit: str
     figures: Callable[[Tensor, Tensor, Dataset, Tensor], dict[str, Tensor]]
-    recovered: Callable[[float, float], bool]
-    """From a target's headline figure and its best baseline to whether it counts as recovered."""
+    recovered: Callable[[Sequence[float], Sequence[float], int], list[bool]]
+    """Which of a victim's targets count as recovered: from the headline figure and the best baseline of each (minus
+    infinity where there is none), and the number of a target's columns, or inputs."""
 
 
 def _images(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -> dict[str, Tensor]:
@@ -72,9 +75,30 @@ def _records(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) 
     return figures
 
 
-def _record_recovered(figure: float, baseline: float) -> bool:
-    """Every column right always counts, unless guessing has that too; a share of them needs the margin besides."""
-    return figure > baseline and figure >= min(1.0, max(RECORD_SHARE, baseline + RECORD_MARGIN)) - 1e-9
+def _pictures_recovered(figures: Sequence[float], baselines: Sequence[float], inputs: int) -> list[bool]:
+    least = metrics.THRESHOLDS[0]
+    return [own >= max(least, guess + MARGIN_DB) for own, guess in zip(figures, baselines, strict=True)]
+
+
+def _records_recovered(figures: Sequence[float], baselines: Sequence[float], columns: int) -> list[bool]:
+    """Every column right always counts, unless guessing has that too; a share of them needs the margin, and no luck.
+
+    One column more than the guess, in the luckiest of many records, is no recovery; the same in most of them is. Luck
+    has each column right, independently of the others, as often as the record's best guess.
+    """
+    pairs = list(zip(figures, baselines, strict=True))
+    lucky = [float(binom.sf(round(max(f, 0) * columns) - 1, columns, max(guess, 0))) for f, guess in pairs]
+    found = []
+    for (figure, guess), chance in zip(pairs, lucky, strict=True):
+        so_far = sum(other <= chance for other in lucky)
+        beyond = float(binom.sf(so_far - 1, len(lucky), chance)) < RECORD_CHANCE
+        clear = beyond and figure >= max(RECORD_SHARE, guess + RECORD_MARGIN) - 1e-9
+        found.append(figure > guess and (clear or figure >= 1 - 1e-9))
+    return found
+
+
+def _texts_recovered(figures: Sequence[float], baselines: Sequence[float], inputs: int) -> list[bool]:
+    return [own >= TOKEN_SHARE > guess for own, guess in zip(figures, baselines, strict=True)]
 
 
 def _texts(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) -> dict[str, Tensor]:
@@ -82,11 +106,9 @@ def _texts(claims: Tensor, targets: Tensor, dataset: Dataset, public: Tensor) ->
 
 
 SCALES: dict[str, Scale] = {
-    "image": Scale(
-        "psnr", "dB", _images, lambda figure, baseline: figure >= max(metrics.THRESHOLDS[0], baseline + MARGIN_DB)
-    ),
-    "tabular": Scale("columns", "share", _records, _record_recovered),
-    "text": Scale("tokens", "share", _texts, lambda figure, baseline: figure >= TOKEN_SHARE > baseline),
+    "image": Scale("psnr", "dB", _images, _pictures_recovered),
+    "tabular": Scale("columns", "share", _records, _records_recovered),
+    "text": Scale("tokens", "share", _texts, _texts_recovered),
 }
 
 
@@ -226,7 +248,6 @@ def recovered(figures: Mapping[str, Any], floor: Floor, dataset: Dataset) -> lis
     values = figures.get(scale.metric)
     if not values:
         return []
-    return [
-        value is not None and math.isfinite(value) and scale.recovered(value, baseline)
-        for value, baseline in zip(values, floor.best(scale.metric, len(values)), strict=True)
-    ]
+    columns = len(dataset.columns) or dataset.input_shape[0]
+    claimed = [-math.inf if value is None or not math.isfinite(value) else float(value) for value in values]
+    return scale.recovered(claimed, floor.best(scale.metric, len(values)), columns)

@@ -1,7 +1,7 @@
 """The document's first section: what came out, in a line for each protocol, and how much stands behind it."""
 
 from attacks.metrics import THRESHOLDS
-from fedsim.leakage import MARGIN_DB, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
+from fedsim.leakage import MARGIN_DB, RECORD_CHANCE, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
 from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Prose, Section, Table
 from fedsim.report.extremes import most_leaked
 from fedsim.report.inferences import (
@@ -86,9 +86,10 @@ def _meanings() -> list[Block]:
         Prose(
             f"A picture counts as rebuilt from {THRESHOLDS[0]:g} dB on (200 dB stands for an exact copy), if that "
             f"beats the best guess without any update by {MARGIN_DB:g} dB; a record from {share(RECORD_SHARE)} of its "
-            f"columns right on, if that is "
-            f"{100 * RECORD_MARGIN:g} points more than guessing gets, or all of them; a text when "
-            f"{share(TOKEN_SHARE)} of its words are right, and guessing gets fewer.",
+            f"columns right on, if that is {100 * RECORD_MARGIN:g} points more than guessing gets, and if luck alone, "
+            "with each column right as often as in the best guess, lets as many of a victim's records come as far with "
+            f"a probability below {100 * RECORD_CHANCE:g} %; or with all of its columns right, where guessing has "
+            f"fewer; a text when {share(TOKEN_SHARE)} of its words are right, and guessing gets fewer.",
             "note",
         ),
     ]

@@ -51,10 +51,30 @@ def test_seven_right_columns_of_eight_are_a_recovery_and_the_sensitive_one_has_i
 
 @pytest.mark.parametrize(
     ("figure", "baseline", "counts"),
-    [(7 / 8, 0.5, True), (0.75, 0.2, False), (7 / 8, 0.8, False), (1.0, 7 / 8, True), (1.0, 1.0, False)],
+    [(7 / 8, 0.2, True), (0.75, 0.0, False), (7 / 8, 0.75, False), (1.0, 7 / 8, True), (1.0, 1.0, False)],
 )
 def test_a_record_counts_only_where_it_beats_guessing_clearly_or_is_whole(figure, baseline, counts):
-    assert SCALES["tabular"].recovered(figure, baseline) is counts
+    assert SCALES["tabular"].recovered([figure, 0.0], [baseline, 0.5], 8) == [counts, False]
+
+
+def test_one_lucky_column_in_one_of_many_records_is_no_recovery_and_in_all_of_them_it_is():
+    def hits(figures, baseline, columns):
+        return SCALES["tabular"].recovered(figures, [baseline] * len(figures), columns)
+
+    assert not any(hits([7 / 8] + [5 / 8] * 11, 0.75, 8))
+    assert all(hits([7 / 8] * 12, 0.75, 8))
+    assert hits([0.9] + [0.5] * 11, 0.5, 30)[0]
+    assert hits([1.0] + [0.5] * 11, 7 / 8, 8)[0]
+
+
+def test_luck_at_the_rate_of_guessing_recovers_next_to_nothing():
+    lucky = 0
+    for seed in range(300):
+        draw = torch.Generator().manual_seed(seed)
+        right = (torch.rand((12, 8), generator=draw) < 0.6).double().mean(1)
+        partly = [min(float(one), 7 / 8) for one in right]
+        lucky += any(SCALES["tabular"].recovered(partly, [0.6] * 12, 8))
+    assert lucky <= 9
 
 
 def test_labels_are_held_against_class_proportions_too():
