@@ -324,6 +324,8 @@ def explain(error: ValidationError) -> list[str]:
     """One line a problem: the field, the value, what is wrong with it."""
     lines = []
     for problem in error.errors():
+        if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
+            continue  # it lacks but the items that are wrong themselves, each of which has its own line
         where = ".".join(str(part) for part in problem["loc"])
         reason = problem["msg"].removeprefix("Value error, ")
         value = problem["input"]

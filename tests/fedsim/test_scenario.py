@@ -175,6 +175,12 @@ def test_all_problems_come_at_once():
     assert all(word in text for word in ("analitic", "clip = -1.0", "seeds"))
 
 
+def test_an_attack_that_is_wrong_is_not_reported_as_missing_too():
+    zero = problems(attacks=[{"name": "analytic", "budget": {"seconds": 0}}])
+    assert zero == "attacks.0.budget.seconds = 0: Input should be greater than 0"
+    assert "at least 1 item" in problems(attacks=[])
+
+
 def test_the_seed_is_part_of_the_scenario_and_of_nothing_that_describes_a_task():
     assert "seed" not in json.dumps(Task().model_dump())
 
