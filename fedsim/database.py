@@ -1,4 +1,7 @@
-"""One SQLite file that a sweep's results stream into: a row a cell, and a row a figure, for any tool to query."""
+"""One SQLite file that a sweep's results stream into: a row a cell, and a row a figure, for any tool to query.
+
+Whatever writes ``results.json`` beside it later brings it up to date.
+"""
 
 import json
 import sqlite3
@@ -9,7 +12,10 @@ from typing import Any
 
 from fedsim.store import StoreError
 
+DATABASE = "results.sqlite"
 SCHEMA_VERSION = 1
+WORK = ("node", "worker", "seconds", "cpu_seconds")
+"""Who did a cell, and how long it took."""
 
 TABLES = """
 create table sweep (digest text primary key, name text not null);
@@ -50,26 +56,44 @@ class Database:
             if held != [(digest,)]:
                 raise StoreError(f"{path}: holds another sweep; choose another folder with --out")
 
-    def cells(self) -> Mapping[str, str]:
-        """Digest to status of every cell that is in the database."""
-        with self._mended():
-            return dict(self._sqlite.execute("select digest, status from cells"))
-
     def add(self, cell: Mapping[str, Any], **work: Any) -> None:
-        """Add what ``cell.json`` holds; ``work`` says who did it."""
+        """Add what ``cell.json`` holds, in the place of what is there; ``work`` says who did it."""
         digest = cell["digest"]
         row = (digest, json.dumps(cell["labels"]), cell["seed"], cell["status"], cell["cause"])
-        where = tuple(work.get(name) for name in ("node", "worker", "seconds", "cpu_seconds"))
+        where = tuple(work.get(name) for name in WORK)
         with self._mended(), self._sqlite:
+            self._drop([digest])
             self._sqlite.execute("insert into cells values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row + where)
             self._sqlite.executemany("insert into figures values (?, ?, ?, ?, ?, ?, ?, ?, ?)", _figures(cell))
 
+    def bring_up_to_date(self, cells: Iterable[Mapping[str, Any]]) -> None:
+        """Add every cell that is not there, and put those anew whose status, cause or figures are others by now.
+
+        Who did the work stays on record where the outcome does: attacks made since are figures, not another training.
+        """
+        for cell in cells:
+            outcome, work, figures = self._held(cell["digest"])
+            same = outcome == (cell["status"], cell["cause"])
+            if not same or figures != list(_figures(cell)):
+                self.add(cell, **(work if same else {}))
+
+    def _held(self, digest: str) -> tuple[tuple[Any, ...], dict[str, Any], list[tuple[Any, ...]]]:
+        """Status and cause of a cell, who did it, and its figures; all empty where it is not there."""
+        with self._mended():
+            asked = f"select status, cause, {', '.join(WORK)} from cells where digest = ?"
+            row = self._sqlite.execute(asked, (digest,)).fetchone() or ()
+            figures = self._sqlite.execute("select * from figures where digest = ? order by rowid", (digest,))
+            return row[:2], dict(zip(WORK, row[2:], strict=False)), figures.fetchall()
+
     def forget(self, digests: Iterable[str]) -> None:
         """Drop the cells that are about to be run again."""
-        gone = [(digest,) for digest in digests]
         with self._mended(), self._sqlite:
-            self._sqlite.executemany("delete from figures where digest = ?", gone)
-            self._sqlite.executemany("delete from cells where digest = ?", gone)
+            self._drop(digests)
+
+    def _drop(self, digests: Iterable[str]) -> None:
+        gone = [(digest,) for digest in digests]
+        self._sqlite.executemany("delete from figures where digest = ?", gone)
+        self._sqlite.executemany("delete from cells where digest = ?", gone)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -84,6 +108,20 @@ class Database:
                 f"{self.path}: cannot be used ({error}); move it away and go on with --resume, which writes it again "
                 "from the finished cells"
             ) from None
+
+
+def update_database(folder: Path, results: Mapping[str, Any]) -> None:
+    """Make the database of a run folder, where a sweep left one, tell what ``results`` do.
+
+    A sweep that took an earlier run's place has kept its own among its cells until now.
+    """
+    own = folder / "cells" / DATABASE
+    if own.exists():
+        own.replace(folder / DATABASE)
+    if (folder / DATABASE).exists():
+        database = Database(folder / DATABASE, results["digest"], results["scenario"]["name"])
+        database.bring_up_to_date(results["cells"])
+        database.close()
 
 
 def _figures(cell: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""What a run leaves for its readers: results.json and the report, made from the finished cells on disk."""
+"""What a run leaves for its readers: results.json, the report and, after a sweep, the database of the same figures."""
 
 import os
 import platform
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from fedsim.adversary import in_words
+from fedsim.database import update_database
 from fedsim.inferred import summarise_inferences
 from fedsim.outcome import summarise
 from fedsim.report import write_report
@@ -55,13 +56,14 @@ def gather(folder: RunFolder, scenario: Scenario, environment: Mapping[str, Any]
 
 
 def publish(folder: RunFolder, results: dict[str, Any]) -> None:
-    """Write results.json, the report and its figures."""
+    """Write results.json, the report and its figures; a database that a sweep left there must tell the same."""
     pictures: dict[str, Tensor] = {}
     for cell in results["cells"]:
         for name in ("truth", "pictures"):
             pictures |= load_tensors(folder.cell(cell["digest"]) / f"{name}.safetensors")
     write_json(folder.path / "results.json", results)
     write_report(results, {key: np.asarray(tensor.double()) for key, tensor in pictures.items()}, folder.path)
+    update_database(folder.path, results)
 
 
 def environment(engine: str, commands: Sequence[str] = ()) -> dict[str, Any]:

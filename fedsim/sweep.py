@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from fedsim.cells import Machine, attack_cells, preflight, train_cell
-from fedsim.database import Database
+from fedsim.database import DATABASE, Database
 from fedsim.experiment import Experiment
 from fedsim.grids import one_thread
 from fedsim.grids.pool import Size, worker_pool
@@ -24,8 +24,6 @@ from fedsim.run import Result, conclude, default_out, lacks
 from fedsim.scenario import Cell, Scenario
 from fedsim.store import RunFolder, exclusive, read_json, write_bytes, write_json
 from fedsim.twins import adopt, failed, training_of
-
-DATABASE = "results.sqlite"
 
 Files = tuple[tuple[str, bytes], ...]
 """Names and contents."""
@@ -143,16 +141,16 @@ def sweep(
         worker_pool().prepare(address, size, namespace)
         with exclusive(path):
             folder = RunFolder.begin(path, scenario, resume=resume, truth=truth)
-            replaces = folder.replaces  # an earlier run's database stays as it is until this run has its place
-            database = Database((path / folder.stage if replaces else path) / DATABASE, scenario.digest, scenario.name)
+            # An earlier run's database stays as it is until this run has its place.
+            place = path / folder.stage if folder.replaces else path
+            database = Database(place / DATABASE, scenario.digest, scenario.name)
             files = ("measured.json", "cell.json")
             held = {cell.digest: cell for cell in cells if not any(lacks(folder, cell, file) for file in files)}
             for cell in {tuple(cell.labels.items()): cell for cell in held.values()}.values():
                 folder.check_same(Experiment(cell.scenario))  # one of each setting: data change for all seeds
             todo, shared = side_by_side(cell for cell in cells if cell.digest not in held)
             database.forget(cell.digest for cell in todo)
-            for digest in held.keys() - database.cells():
-                database.add(read_json(folder.cell(digest) / "cell.json"))
+            database.bring_up_to_date(read_json(folder.cell(digest) / "cell.json") for digest in held)
             progress.stage("cells", len(todo))
             work = Work(secrets.token_hex(), folder.truth, shared)
             for index, outcome in stream_on_ray(work, todo, address=address, namespace=namespace, size=size):
@@ -162,10 +160,7 @@ def sweep(
                 database.add(read_json(folder.cell(cell.digest) / "cell.json"), **spent)
                 progress.advance(text=", ".join([*cell.labels.values(), f"seed {cell.seed}"]))
             database.close()
-            result = conclude(folder, scenario, "ray", command, progress)
-            if replaces:
-                (path / "cells" / DATABASE).replace(path / DATABASE)
-            return result
+            return conclude(folder, scenario, "ray", command, progress)
 
 
 def machine() -> str:

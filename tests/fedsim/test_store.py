@@ -1,12 +1,14 @@
 """The run folder: what it holds is used for its own data only, and a run that ends early leaves nothing in the way."""
 
 import json
+import sqlite3
 
 import numpy as np
 import pytest
 
 from fedsim import Federation, Scenario, Task, run
 from fedsim.again import attack_again, report_again
+from fedsim.database import Database
 from fedsim.federation import TrainingFailed
 from fedsim.seeds import numpy_generator
 from fedsim.store import StoreError, exclusive
@@ -132,6 +134,64 @@ def test_a_spoilt_picture_does_not_end_in_a_traceback(tmp_path):
     spoilt.write_bytes(b"short")
     with pytest.raises(StoreError, match=r"pictures.safetensors: cannot be read"):
         report_again(out)
+
+
+def kept(out):
+    """What results.sqlite holds: each cell's status and cause, the attacks of its figures, and who did it."""
+    with sqlite3.connect(out / "results.sqlite") as held:
+        cells = {digest: rest for digest, *rest in held.execute("select digest, status, cause, worker from cells")}
+        figures = held.execute("select distinct digest, attack from figures").fetchall()
+    return {
+        digest: (status, cause, sorted(attack for own, attack in figures if own == digest), worker)
+        for digest, (status, cause, worker) in cells.items()
+    }
+
+
+def told(results, worker=None):
+    """The same by results.json."""
+    return {
+        cell["digest"]: (cell["status"], cell["cause"], sorted(a["name"] for a in cell["attacks"]), worker)
+        for cell in results["cells"]
+    }
+
+
+def test_the_database_of_a_sweep_follows_what_a_run_mends_and_an_attack_adds(tmp_path, monkeypatch):
+    asked, out = scenario(seeds=[0, 1]), tmp_path / "run"
+    import fedsim.cells as cells
+
+    original = cells.federate
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "federate", lambda *a: broken() if a[1].seed else original(*a))
+        first = run(asked, out).results
+    database = Database(out / "results.sqlite", asked.digest, asked.name)
+    for cell in first["cells"]:
+        database.add(cell, worker=7)
+    database.close()
+    assert kept(out) == told(first, worker=7)
+    mended = run(asked, out, resume=True).results
+    assert {status for status, *_ in kept(out).values()} == {"done"}
+    assert kept(out) == {
+        digest: (*rest, 7 if digest == first["cells"][0]["digest"] else None)
+        for digest, (*rest, _) in told(mended).items()
+    }
+    attacked = attack_again(out, "analytic").results
+    assert {row[2] == ["analytic", "prior"] for row in kept(out).values()} == {True}
+    assert {digest: row[:3] for digest, row in kept(out).items()} == {d: row[:3] for d, row in told(attacked).items()}
+    assert sorted(worker or 0 for *_, worker in kept(out).values()) == [0, 7]
+
+
+def test_a_run_that_no_sweep_made_gets_no_database(tmp_path):
+    assert not (run(scenario(), tmp_path / "run").out / "results.sqlite").exists()
+
+
+def test_a_database_keeps_a_cell_once_however_often_it_is_added(tmp_path):
+    results = run(scenario(), tmp_path / "run").results
+    database = Database(tmp_path / "results.sqlite", results["digest"], "x")
+    for _ in range(2):
+        database.add(results["cells"][0], worker=7)
+    database.bring_up_to_date(results["cells"])
+    database.close()
+    assert kept(tmp_path) == told(results, worker=7)
 
 
 def test_a_report_is_not_written_over_a_run_that_goes_on_or_from_another_schema(tmp_path):

@@ -138,6 +138,34 @@ def test_a_training_that_cells_share_is_done_once_a_worker(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
+def test_the_database_tells_what_the_results_do_whatever_was_done_since(tmp_path):
+    from fedsim.again import attack_again
+    from fedsim.sweep import sweep
+
+    out = tmp_path / "out"
+    scenario = Scenario(
+        name="later",
+        task=Task(dataset="digits", model_options={"hidden": [16]}),
+        federation=Federation(clients=2),
+        attacks=["analytic"],
+    )
+    sweep(scenario, out)
+    (swept,) = rows(out)
+    attack_again(out, "prior")
+    assert {attack for _, attack, *_ in figures(out)} == {"analytic", "prior"}
+    assert rows(out) == [swept], "who trained the cell is forgotten"
+    with sqlite3.connect(out / "results.sqlite") as database:
+        database.execute("update cells set status = 'failed', cause = 'an earlier mistake'")
+    sweep(scenario, out, resume=True)
+    assert [(status, cause) for _, status, _, _, cause in rows(out)] == [("done", None)]
+    sweep(scenario, out)
+    assert {attack for _, attack, *_ in figures(out)} == {"analytic"}
+    assert [path.parent for path in out.rglob("results.sqlite")] == [out]
+    assert rows(out)[0][2] is not None
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
 def test_data_that_changed_since_are_not_mixed_into_a_sweep(tmp_path):
     from fedsim.sweep import sweep
 
