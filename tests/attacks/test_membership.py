@@ -11,6 +11,7 @@ from torch import nn
 from attacks import Budget, Knowledge, NotApplicable, Observation, Oracle, Targets, infer
 from attacks.candidates import alignments, directions, local_model, losses
 from attacks.known_members import case, finished, network, people, slope, trained
+from attacks.membership_lira import cut_alike
 from attacks.membership_model import logit_gap
 from attacks.membership_updates import ascended
 from attacks.rates import auc
@@ -109,6 +110,41 @@ def test_log_odds_do_not_saturate_where_float32_does():
     logits = torch.tensor([[30.0, 0.0, 0.0]])
     gap = logit_gap(logits.softmax(-1), torch.tensor([0]))
     assert float(gap) == pytest.approx(30 - math.log(2), rel=1e-4)
+
+
+@pytest.mark.parametrize(("decimals", "top"), [(7, 4), (2, 4), (1, 4), (7, 2)])
+def test_shadows_confidences_are_cut_as_the_answers_are(decimals, top):
+    full = torch.randn((50, 4), generator=torch.Generator().manual_seed(0)).softmax(1)
+
+    def cut(confidences):
+        least = confidences.topk(top, dim=-1).values[..., -1:]
+        kept = confidences.masked_fill(confidences < least, 0.0)
+        return kept.round(decimals=decimals) if decimals < 7 else kept
+
+    shadow = torch.randn((3, 50, 4), generator=torch.Generator().manual_seed(1)).softmax(-1)
+    assert torch.equal(cut_alike(shadow, cut(full)), cut(shadow))
+
+
+@pytest.mark.parametrize("access", ["top_k", "rounded"])
+def test_lira_takes_answers_that_are_coarse(access):
+    facts = ("architecture", "learning_rate", "local_batch_size", "epochs", "member_rate")
+    given = finished("confidences", facts)
+    coarse = Oracle(given.source.model if given.source.access == "white_box" else given.source._model, num_classes=4,
+                    access=access, **({"decimals": 2} if access == "rounded" else {}))  # fmt: skip
+    full, cut = (
+        infer("lira_online", source, given.knowledge, targets=given.targets, budget=Budget(iterations=16)).scores
+        for source in (given.source, coarse)
+    )
+    assert area(cut, 10) > 0.7
+    assert torch.corrcoef(torch.stack([full, cut]))[0, 1] > 0.5
+
+
+def test_copies_that_a_budget_does_not_pay_for_are_left_out():
+    given = finished("label_only", ("value_range",))
+    tight = Oracle(given.source._model, num_classes=4, access="label_only", budget=70)
+    claim = infer("label_only_membership", tight, given.knowledge, targets=given.targets)
+    assert (claim.queries, tight.refused) == (60, 0)
+    assert claim.notes == ("2 of 75 noisy copies of each record were asked about",)
 
 
 def test_scores_count_their_queries_and_stay_inside_a_budget():

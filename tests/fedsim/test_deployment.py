@@ -19,6 +19,7 @@ from fedsim.inferred import summarise_inferences
 from fedsim.policy import Leakage, Policy
 from fedsim.questions import answer, questions
 from fedsim.scenario import explain
+from fedsim.selection import Selection
 from fedsim.store import RunFolder, StoreError, load_training, load_view
 from fedsim.tasks import TaskError
 from fedsim.twins import training_of
@@ -180,6 +181,9 @@ def test_a_policy_bounds_what_the_model_gives_away(shipped):
     assert loose.passed
     assert "auc 0." in loose.says
     assert not any(r.passed for r in ruled(asset="classes", at_most=0.2))
+    (kept_back,) = (r for r in ruled(asset="membership", at_most=1.0, attacks=["lira_online"]) if "lira" in r.says)
+    assert not kept_back.passed
+    assert "does not let the adversary know architecture" in kept_back.says
     (missing,) = (r for r in ruled(asset="model", at_most=0.5, attacks=["model_extraction"]) if "run" in r.says)
     assert not missing.passed
 
@@ -229,6 +233,23 @@ def test_members_are_what_clients_used_and_candidates_come_in_no_order():
     assert torch.equal(targets.inputs, again.inputs)
     assert torch.equal(inside, same)
     assert not torch.equal(inside, torch.arange(10) < 5)
+
+
+def test_others_are_selected_as_members_are():
+    """Else how far a record lies from the rest would tell who was trained on, of a model that saw nobody."""
+    chosen = scenario(task=TASK.model_copy(update={"selection": Selection(outliers=0.3)}))
+    experiment = Experiment(chosen)
+    members = joined({client: experiment.client_data(client) for client in range(3)}, experiment.test_data())
+    targets, inside = candidates(experiment, members, None, "test")
+    inputs, labels = experiment.test_data()
+    assert (~inside).sum() == len(labels) - int(0.3 * len(labels))
+    far = torch.stack([inputs[labels == label].mean(0) for label in range(10)])
+
+    def distance(x, y):
+        return (x - far[y]).flatten(1).norm(dim=1)
+
+    asked = distance(targets.inputs[~inside], targets.labels[~inside])
+    assert asked.max() < distance(inputs, labels).quantile(0.75)
 
 
 def test_copies_are_asked_about_once_and_a_record_that_was_trained_on_is_nowhere_held_out():
