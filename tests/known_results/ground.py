@@ -63,7 +63,12 @@ def summed(updates: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def row(what: str, figures: Sequence[float], bar: str) -> str:
-    """A line of the table: the median, its interval over seeds, every figure, and the bar."""
+    """A line of the table: the median, its interval over seeds, every figure, and the bar.
+
+    A name stands for its row: ValueError for one that is taken, for it would replace what was measured under it.
+    """
+    if any(line.startswith(f"| {what} |") for line in ROWS):
+        raise ValueError(f"row {what!r}: is taken; name what sets this one apart")
     low, high = bootstrap_interval(figures, np.random.default_rng(0))
     each = ", ".join(f"{figure:.3g}" for figure in figures)
     line = f"| {what} | {np.median(figures):.3g} [{low:.3g}, {high:.3g}] | {bar} | {each} |"

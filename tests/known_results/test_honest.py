@@ -130,7 +130,8 @@ def four_photos(rate, epochs=1, seeds=5, budget=FULL):
             claim = reconstruct(name, obs, know, seed=seed, budget=budget)
             means[name].append(float(matched(claim, x).mean()))
     steps = f"FedAvg, 4 steps x 1 photo x {epochs} epochs, rate {rate}"
-    what = "one gradient of 4 photos" if rate is None else steps
+    searched = f"{seeds} seeds, {budget.restarts} starts of {budget.iterations} steps"
+    what = f"{'one gradient of 4 photos' if rate is None else steps}, {searched}"
     for name, figures in means.items():
         row(f"{what}, {name} (mean dB)", figures, ">= 5 over the baselines; aim 22" if rate is None else "aim 20")
     return {name: statistics.median(figures) for name, figures in means.items()}

@@ -187,8 +187,8 @@ def test_extraction_and_inversion_of_the_stolen_model(access):
         shown = infer("model_inversion_white_box", copy, know, targets=Targets(labels=labels), seed=seed)
         stolen.append(float(judge.judged(shown.inputs, labels).double().mean()))
     row(f"digits, mlp, extraction from {access}, 4,000 queries: agreement", agreed, "majority class .1")
-    row(f"   its accuracy (the attacked model: {np.mean(own):.3f})", accuracies, "-")
-    row("   white-box inversion of the stolen model: judged", stolen, "chance .1")
+    row(f"the same, its accuracy from {access} (the attacked model: {np.mean(own):.3f})", accuracies, "-")
+    row(f"white-box inversion of the model stolen from {access}: judged", stolen, "chance .1")
     assert np.mean(agreed) > 0.5
 
 

@@ -121,7 +121,8 @@ def test_the_median_image_of_an_honest_hundred_is_no_better_than_its_best_guess(
     for attack, (gains, rebuilt) in honest(name).items():
         low, high = bootstrap_interval(gains, np.random.default_rng(0))
         row(f"honest aggregate of 100, {name}, {attack}: median gain (dB)", [statistics.median(gains)], "<= interval")
-        row(f"the same, images of 100 rebuilt; gain in [{low:.1f}, {high:.1f}] dB", rebuilt, "0")
+        what = f"honest aggregate of 100, {name}, {attack}: images rebuilt; gain in [{low:.1f}, {high:.1f}] dB"
+        row(what, rebuilt, "0")
         assert low <= 0
 
 

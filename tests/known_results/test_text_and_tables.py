@@ -152,7 +152,8 @@ def table_figures(name, seeds, budget):
     for metric in found:
         if found[metric]:
             row(f"tableak, {name}, batch 8: {metric}", found[metric], ">= .2 over the guess")
-            row("best guess without an update (median, marginals, nearest public record)", guessed[metric], "-")
+            what = f"best guess without an update (median, marginals, nearest public record), {name}: {metric}"
+            row(what, guessed[metric], "-")
     return found, guessed
 
 
