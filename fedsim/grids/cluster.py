@@ -15,6 +15,10 @@ ANSWER_SECONDS = 10
 
 LOCAL = "local"
 
+NOT_SENT = [".?*", "/build", "/dist", "/site", "/runs"]
+"""What other machines need none of, as patterns of .gitignore: what is hidden (caches, the environment, the history)
+and what was built. The pattern ``.*`` alone would match the checkout itself."""
+
 
 def connect(address: str | None = None, namespace: str | None = None) -> None:
     """Connect this process to the cluster at ``address`` (``host:port``, or ``auto`` for one on this machine).
@@ -34,7 +38,7 @@ def connect(address: str | None = None, namespace: str | None = None) -> None:
     here = ray.util.get_node_ip_address()
     if address != LOCAL and any(node["Alive"] and node["NodeManagerAddress"] != here for node in ray.nodes()):
         ray.shutdown()
-        checkout = {"working_dir": str(Path(__file__).parents[2]), "excludes": [".git", ".venv", "build", "runs"]}
+        checkout = {"working_dir": str(Path(__file__).parents[2]), "excludes": NOT_SENT}
         _init(address, namespace=namespace, runtime_env=checkout)
 
 

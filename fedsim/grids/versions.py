@@ -4,7 +4,21 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("ray", "flwr", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "cryptography", "tenseal")
+PACKAGES = (
+    "fedsim-leakage",
+    "ray",
+    "flwr",
+    "flwr-datasets",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "dp-accounting",
+    "safetensors",
+    "cryptography",
+    "tenseal",
+)
 
 
 def versions() -> dict[str, str]:

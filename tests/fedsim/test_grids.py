@@ -224,7 +224,25 @@ def test_versions_that_differ_are_named_with_both():
     here = versions()
     assert differences(here) == []
     assert differences({**here, "python": "3.1"}) == [f"python 3.1 (here {here['python']})"]
-    assert "ray none" in differences({"python": here["python"]})[0]
+    assert "ray none" in ", ".join(differences({"python": here["python"]}))
+
+
+def test_every_package_that_figures_depend_on_is_compared():
+    from fedsim.grids.versions import versions
+
+    compared = versions()
+    assert {"fedsim-leakage", "dp-accounting", "flwr-datasets", "safetensors"} <= compared.keys()
+    assert "none" not in compared.values()
+
+
+def test_no_cache_and_nothing_built_is_sent_to_other_machines():
+    from ray._private.thirdparty.pathspec import PathSpec  # what Ray goes by
+
+    from fedsim.grids.cluster import NOT_SENT
+
+    left_out = PathSpec.from_lines("gitwildmatch", NOT_SENT).match_file
+    assert all(map(left_out, [".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache/v", "build/x", "site"]))
+    assert not any(map(left_out, [".", "fedsim/run.py", "docs/build.py", "scenarios/quickstart.py", "tests/site"]))
 
 
 @engines
