@@ -53,6 +53,8 @@ class Crossing:
 
 
 Part = Zone | Crossing
+LAST = "Every client"
+"""Where every way ends."""
 UNWATCHED = "nobody"
 """In the place of a kind of adversary, where no attack reads updates."""
 
@@ -85,44 +87,42 @@ def parts(stated: Json, *, attacked: bool = True) -> tuple[Part, ...]:
     keys = [_KEYS[held]] if held in _KEYS else []
     client = Zone("Each client", ("holds its data, and never sends them", *keys, *before, trains, *does))
     watched = [
-        Zone(zone.party, zone.steps, zone.party == _seat(kind, after)) if isinstance(zone, Zone) else zone
+        Zone(zone.party, zone.steps, zone.party == _seat(kind, hiding)) if isinstance(zone, Zone) else zone
         for zone in after
     ]
     return (client, Crossing(form, kind == "eavesdropper"), *watched)
 
 
-def _seat(kind: Any, after: Sequence[Part]) -> str:
-    """The party that the adversary is."""
+def _seat(kind: Any, hiding: Json) -> str:
+    """The party that the adversary is; opened sums go to the clients only where these share the key."""
     if kind in ("eavesdropper", UNWATCHED):
         return ""
-    parties = [zone.party for zone in after if isinstance(zone, Zone)]
-    return parties[-1] if kind == "sum_recipient" else "Server"
+    return LAST if kind == "sum_recipient" and hiding.get("keys") == "clients_share_key" else "Server"
 
 
 def _plain(defence: Json, noised: bool) -> tuple[str, list[Part]]:
     update = "noised update" if noised else "update"
     return f"one {update}, readable", [
         Zone("Server", (f"reads each {update}", "takes the mean, and steps the model")),
-        Crossing("the next model, in clear"),
-        Zone("Every client", ("goes on from the next model",)),
+        *_next_model(),
     ]
 
 
+def _next_model() -> list[Part]:
+    """The end of every round whose model the server steps."""
+    return [Crossing("the next model, in clear"), Zone(LAST, ("goes on from the next model",))]
+
+
 def _masked(defence: Json, noised: bool) -> tuple[str, list[Part]]:
-    last: list[Part] = [Crossing("the next model, in clear"), Zone("Every client", ("goes on from the next model",))]
     if defence.get("mode") == "ideal":
         return "one rounded update, readable", [
             Zone("Trusted adder (stands in for the masks)", ("reads each update, gives the sum",)),
             Crossing("the sum"),
-            Zone("Server", ("reads the sum alone",)),
-            *last,
+            Zone("Server", ("reads the sum alone", "steps the model")),
+            *_next_model(),
         ]
-    return "one masked vector", [
-        Zone(
-            "Server", ("adds masked vectors", "takes away the masks of the sum with the clients' help, reads the sum")
-        ),
-        *last,
-    ]
+    unmasks = "takes away the masks of the sum with the clients' help, reads the sum"
+    return "one masked vector", [Zone("Server", ("adds masked vectors", unmasks, "steps the model")), *_next_model()]
 
 
 def _encrypted(defence: Json, noised: bool) -> tuple[str, list[Part]]:
@@ -130,25 +130,32 @@ def _encrypted(defence: Json, noised: bool) -> tuple[str, list[Part]]:
     form = f"one ciphertext, and {part:.0%} of the update readable" if part else "one ciphertext"
     keys = defence.get("keys")
     adds = "adds ciphertexts without opening them"
-    last: list[Part] = [Crossing("the next model, in clear"), Zone("Every client", ("goes on from the next model",))]
     if keys == "server_holds_key":
-        return form, [Zone("Server", ("holds the secret key: can open each update", adds, "opens the sum")), *last]
+        holds = "holds the secret key: can open each update"
+        return form, [Zone("Server", (holds, adds, "opens the sum, steps the model")), *_next_model()]
+    blind = Zone("Server", (adds, "holds no key"))
     if keys == "clients_share_key":
-        return form, [
-            Zone("Server", (adds, "holds no key")),
-            Crossing("the encrypted sum"),
-            Zone("Every client", ("opens the sum, steps the model itself",)),
-        ]
-    opener = (
-        Zone("All clients together", ("each gives its part of the decryption",))
+        return form, [blind, Crossing("the encrypted sum"), Zone(LAST, ("opens the sum, steps the model itself",))]
+    opener, back, reads = (
+        (
+            Zone("All clients together", ("each gives its part of the decryption",)),
+            "the parts of the decryption",
+            "puts the parts together, reads the sum",
+        )
         if keys == "threshold"
-        else Zone("Decryptor", ("holds the secret key", "opens sums of enough clients alone"))
+        else (
+            Zone("Decryptor", ("holds the secret key", "opens sums of enough clients alone")),
+            "the sum, opened",
+            "reads the sum",
+        )
     )
     return form, [
-        Zone("Server", (adds, "holds no key; reads the sum that comes back")),
-        Crossing("the encrypted sum, and the sum back"),
+        blind,
+        Crossing("the encrypted sum"),
         opener,
-        *last,
+        Crossing(back),
+        Zone("Server", (reads, "steps the model")),
+        *_next_model(),
     ]
 
 

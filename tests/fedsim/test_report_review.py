@@ -44,8 +44,13 @@ def parties(found):
         ([Homomorphic(keys="clients_share_key")], ["Each client", "Server", "Every client"], "the encrypted sum"),
         (
             [Homomorphic(keys="trusted_decryptor")],
-            ["Each client", "Server", "Decryptor", "Every client"],
+            ["Each client", "Server", "Decryptor", "Server", "Every client"],
             "holds the secret key",
+        ),
+        (
+            [Homomorphic(keys="threshold")],
+            ["Each client", "Server", "All clients together", "Server", "Every client"],
+            "the parts of the decryption",
         ),
     ],
 )
@@ -54,6 +59,31 @@ def test_the_way_of_an_update_follows_the_protocol(protocol, through, said):
     assert parties(found) == through
     assert said in told(found)
     assert drawn(found).count("<rect") >= len(through)
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        [],
+        [SecureAggregation()],
+        [SecureAggregation(mode="ideal")],
+        [Homomorphic(keys="trusted_decryptor")],
+        [Homomorphic(keys="threshold")],
+        [Homomorphic(keys="server_holds_key")],
+    ],
+)
+def test_the_next_model_comes_from_the_server_that_stepped_it(protocol):
+    server, _, last = way(protocol)[-3:]
+    assert server.party == "Server"
+    assert server.steps[-1].endswith("steps the model")
+    assert last.party == "Every client"
+    assert "steps the model. Over the trust boundary goes the next model, in clear" in told(way(protocol))
+
+
+def test_an_opened_sum_goes_back_to_the_server_that_is_sent_it():
+    found = way([Homomorphic(keys="trusted_decryptor")], kind="sum_recipient")
+    assert "Over the trust boundary goes the sum, opened. Server, where the adversary is: reads the sum" in told(found)
+    assert not found[-1].watched
 
 
 def test_the_adversary_is_marked_once_where_it_sits():
