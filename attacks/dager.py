@@ -142,7 +142,7 @@ def _sanity() -> Sanity:
     paper="Petrov, Dimitrov, Baader, Müller, Vechev, NeurIPS 2024, DAGER: exact gradient inversion for LLMs",
     claim="the tokens of whole texts, from the span of attention gradients",
     needs=Needs(rung="L4", sums=True),
-    cost="seconds",
+    cost="closed form",
     stopped_by="more tokens than the model is wide, noise, or a precision too low to tell ranks",
     sanity=_sanity,
 )
