@@ -43,10 +43,11 @@ font-weight:400;min-width:3.25rem}
 thead th{color:var(--quiet);font-size:.82rem;vertical-align:bottom;border-bottom:1.5px solid var(--quiet)}
 td.num,th.num{text-align:right;white-space:nowrap}
 th small,td small{display:block;white-space:pre-line}
-td.num small{white-space:pre}.words :is(tbody th,td){max-width:26rem}.swatch{white-space:nowrap}
+td.num small{white-space:pre}.words :is(tbody th,td){max-width:26rem}
 .words td:not(:has(*)){white-space:pre-line}
 tr>:last-child{padding-right:.25rem}
-.swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600}
+.swatch{display:inline-flex;gap:.45rem;align-items:baseline;font-weight:600;overflow-wrap:anywhere}
+:is(th,td) .swatch{min-width:7rem}
 .swatch svg{flex:none;transform:translateY(1px)}
 .chip{display:inline-block;font-weight:650;white-space:nowrap}
 .chip::before{display:inline-block;width:1.15em}
@@ -59,7 +60,7 @@ figure{margin:1rem 0 1.75rem}
 border-top:1px solid var(--line)}
 .band.truth,.band.guess{background:var(--wash);border-top-color:var(--wash)}
 .band>:first-child{padding-left:.5rem}
-.who{font-weight:600}.who small{display:block;font-weight:400}.who .swatch{white-space:normal}
+.who{font-weight:600}.who small{display:block;font-weight:400}
 .tiles{list-style:none;margin:0;padding:0 .5rem 0 0;display:grid;
 grid-template-columns:repeat(var(--columns),minmax(0,7.25rem));gap:.5rem 1rem}
 .tiles img,.tiles .empty{display:block;width:100%;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;
@@ -68,7 +69,7 @@ background:var(--wash);border:1px solid var(--line)}
 .tiles li>span.first{margin-top:.25rem;color:var(--ink);font-weight:600;min-height:1.35em}
 .reason{margin:0;color:var(--quiet)}
 figcaption{max-width:44rem;margin-top:.5rem}
-.pair .scroll table{min-width:0}.pair .swatch,.matrix .swatch{white-space:normal}
+.pair .scroll table{min-width:0}
 .verdicts td[data-label^=strongest]{min-width:7.75rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}
 .plot svg{display:block;width:100%;max-width:30rem;height:auto;background:none}

@@ -14,6 +14,7 @@ from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results
 from fedsim.report.sections import Context
 from fedsim.report.standards import CATALOGUES, GOALS, goal_of
+from fedsim.report.style import CSS
 from fedsim.report.suite import left_out
 from fedsim.report.tiles import Pictures
 from tests.fedsim.report_fixture import made_up_run
@@ -161,3 +162,11 @@ def test_every_attack_has_a_goal_with_its_published_names():
                                  "attribute_map", "property_inference", "model_inversion_labels")] == [
         "guess", "labels", "examples", "membership", "source", "model", "attribute", "property", "classes",
     ]  # fmt: skip
+
+
+def test_a_long_name_of_a_protocol_wraps_and_figures_do_not():
+    rules = [rule.partition("{") for rule in CSS.replace("\n", "").split("}")]
+    names = [body for selector, _, body in rules if "swatch" in selector]
+    assert any("overflow-wrap:anywhere" in body for body in names)
+    assert not any("white-space:nowrap" in body for body in names)
+    assert any("white-space:nowrap" in body for selector, _, body in rules if "td.num" in selector.split(","))
