@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks import NotApplicable, Reconstruction, metrics, reconstructions
 from attacks.conditioning import doubt
+from attacks.registry import NotFinite
 from fedsim.adversary import rung
 from fedsim.assess import Claims
 from fedsim.experiment import Experiment
@@ -112,6 +113,8 @@ def _spell(dataset: Dataset, row: Tensor) -> list[str]:
 def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims: Claims) -> tuple[str, str | None]:
     if claims.error is not None:
         return "failed", claims.error
+    if not victims and any(isinstance(answer, NotFinite) for answer in claims.answers):
+        return "failed", "; ".join(sorted(set(reasons)))
     if not victims:
         return "not_applicable", "; ".join(sorted(set(reasons))) or "needs an update whose examples are known"
     if not any(victim["converged"] for victim in victims):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attacks import NotApplicable, Reconstruction
+from attacks.registry import NotFinite
 from attacks.view import Budget, Message, Update, View
 from fedsim import Attack, Federation, Scenario, adversary, assess, guarantee, leakage, outcome, truth, verdict, words
 from fedsim.assess import Claims, jobs, perform
@@ -212,6 +213,14 @@ def test_an_attack_that_breaks_in_any_way_is_a_failed_attack(monkeypatch):
 
     monkeypatch.setattr("fedsim.assess.reconstruct_many", broken)
     assert perform(Job("analytic", 1, (), (), Budget())).error == "KeyError: 'oops'"
+
+
+def test_clients_that_diverged_are_a_failure_and_no_protection(made):
+    view = seen(made.initial_model(), readable=[3, 5], asked=range(6))
+    (job,) = jobs(made, view, [Attack(name="analytic", victims=2)])
+    outcome, _ = attack_outcome(made, SCENARIO.cells()[0], job, Claims((NotFinite("a finite update", "L4"),) * 2))
+    assert outcome["status"] == "failed"
+    assert "a finite update" in outcome["reason"]
 
 
 def test_a_victim_that_was_refused_among_others_is_said(made):
