@@ -45,9 +45,9 @@ def check(results: Mapping[str, Any], policy: Policy, source: Path | str = "resu
     try:
         scenario = Scenario(**results["scenario"])
     except ValidationError as error:
-        why = "; ".join(f"scenario.{line}" for line in explain(error))
+        why = "; ".join(explain(error))
         raise StoreError(
-            f"{source}: {why}; check it with the fedsim that wrote it, or run the scenario again"
+            f"{source}: scenario: {why}; check it with the fedsim that wrote it, or run the scenario again"
         ) from None
     planned = {cell.digest: cell for cell in scenario.cells() if _covered(cell.labels, policy)}
     rulings = [*_finished(planned, cells), *_protected(planned, cells, results["evidence"])]

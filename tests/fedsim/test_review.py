@@ -216,7 +216,7 @@ def test_epsilon_can_be_judged_against_one_observer(results, policy):
 
 def test_a_scenario_that_cannot_be_read_is_refused_by_its_file(results, policy):
     results["scenario"]["colour"] = "blue"
-    with pytest.raises(StoreError, match=r"runs/a/results\.json: scenario\..*no field 'colour'.*fedsim that wrote it"):
+    with pytest.raises(StoreError, match=r"runs/a/results\.json: scenario: no field 'colour'.*fedsim that wrote it"):
         check(results, policy, "runs/a/results.json")
 
 
