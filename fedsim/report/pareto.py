@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from scipy.stats import binomtest
 
-from fedsim.report.blocks import Block, Heading, Prose, Row, Table
+from fedsim.report.blocks import Block, Cell, Heading, Prose, Row, Table
 from fedsim.report.palette import Mark
 from fedsim.report.plots import columns, filled
 from fedsim.report.reading import Results, Setting, mean, setting_name
@@ -15,20 +16,49 @@ from fedsim.report.sections import Context, holds, is_broken
 from fedsim.report.wording import MISSING, finite, share, size
 from fedsim.words import listed
 
+POINT, BYTES = 0.01, 1.05
+"""What a difference in accuracy must reach, and a ratio of bytes exceed, to count."""
+
 
 @dataclass(frozen=True)
 class Place:
-    """One protocol: the largest share of examples that an attack rebuilt, accuracy, bytes up a client and round."""
+    """One protocol: the largest share of examples that an attack rebuilt, accuracy, bytes up a client and round.
+
+    ``targets`` stand behind the share, ``seeds`` behind the accuracy, which is their mean; without them both are exact.
+    """
 
     protocol: str
     rebuilt: float
     accuracy: float
     sent: float
+    targets: int = 0
+    seeds: tuple[float, ...] = ()
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The share's 95 % interval (Wilson 1927), as if targets were independent."""
+        if not self.targets:
+            return self.rebuilt, self.rebuilt
+        ends = binomtest(round(self.rebuilt * self.targets), self.targets).proportion_ci(0.95, method="wilson")
+        return float(ends.low), float(ends.high)
+
+    def ahead(self, other: "Place") -> list[str]:
+        """In what this place is clearly better: beyond intervals, the spread over seeds and a small rest."""
+        worst = min(self.seeds, default=self.accuracy)
+        accurate = worst > max(other.seeds, default=other.accuracy) and self.accuracy >= other.accuracy + POINT
+        found = {
+            "examples rebuilt": self.interval[1] < other.interval[0],
+            "accuracy": accurate,
+            "bytes": BYTES * self.sent < other.sent,
+        }
+        return [what for what, clearly in found.items() if clearly]
 
     def beats(self, other: "Place") -> bool:
-        """No worse in anything, and better in something."""
-        mine, its = (self.rebuilt, -self.accuracy, self.sent), (other.rebuilt, -other.accuracy, other.sent)
-        return mine != its and all(a <= b for a, b in zip(mine, its, strict=True))
+        """Clearly better in something, clearly worse in nothing.
+
+        Of the share rebuilt any more is worse: too few targets for an interval must not put a leak ahead.
+        """
+        return bool(self.ahead(other)) and not other.ahead(self) and self.rebuilt <= other.rebuilt
 
 
 def places(results: Results, setting: Setting) -> tuple[list[Place], list[str]]:
@@ -36,12 +66,14 @@ def places(results: Results, setting: Setting) -> tuple[list[Place], list[str]]:
     found, missing = [], []
     for protocol in (p for p, its in results.combinations if its == setting):
         tried = [e for e in results.attempts_of(protocol, setting) if is_broken(e) or holds(e)]
-        rebuilt = [value for e in tried if (value := finite(e.get("recovered"))) is not None]
-        accuracy = mean(results.accuracy_of(protocol, setting))
+        rebuilt = [(value, int(e.get("n") or 0)) for e in tried if (value := finite(e.get("recovered"))) is not None]
+        seeds = tuple(results.accuracy_of(protocol, setting))
+        accuracy = mean(seeds)
         cells = results.cells_of(protocol, setting)
         sent = mean(finite((c.get("cost") or {}).get("bytes_up_per_client_round")) for c in cells)
         if rebuilt and accuracy is not None and sent:
-            found.append(Place(protocol, max(rebuilt), accuracy, sent))
+            most, targets = max(rebuilt)
+            found.append(Place(protocol, most, accuracy, sent, targets, seeds))
         else:
             missing.append(protocol)
     return found, missing
@@ -55,12 +87,12 @@ def pareto_blocks(context: Context) -> list[Block]:
         if len(found) < 2:
             continue
         on = f" on {setting_name(setting)}" if setting_name(setting) else ""
-        beaten = {p.protocol: [q.protocol for q in found if q.beats(p)] for p in found}
+        beaten = {p.protocol: [f"{q.protocol} in {listed(q.ahead(p))}" for q in found if q.beats(p)] for p in found}
         front = [p.protocol for p in found if not beaten[p.protocol]]
         rows: list[list[object]] = [
             [
-                context.swatch(p.protocol), share(p.rebuilt), share(p.accuracy), size(p.sent),
-                f"beaten by {listed(beaten[p.protocol])}" if beaten[p.protocol] else "on the front",
+                context.swatch(p.protocol), Cell(share(p.rebuilt), _spread(p)), share(p.accuracy), size(p.sent),
+                f"beaten by {'; by '.join(beaten[p.protocol])}" if beaten[p.protocol] else "on the front",
             ]
             for p in found
         ]  # fmt: skip
@@ -72,15 +104,31 @@ def pareto_blocks(context: Context) -> list[Block]:
             lambda f=found, b=beaten: trade(f, b, context.marks),
             f"Accuracy and bytes against the share of examples rebuilt{on}. On the front: {listed(front)}.",
             f"Better is to the left and up above, to the left and down below{on}. A hollow marker is beaten: "
-            "another protocol leaks no more, is no less accurate and sends no more, and is better in one of these.",
+            "another protocol has no larger share rebuilt, is not clearly less accurate, does not clearly send more, "
+            "and is clearly better in one of these.",
         )
         head = ["protocol", "rebuilt", "accuracy", "sent up", "place"]
         blocks.append(Row([drawing, Table(f"The front{on}", head, rows, head[1:4], "cards narrow")]))
-    note = (
+    notes = [
         "Leakage is the largest share of examples that one attack of this run rebuilt, so a protocol that no attack "
-        "here could start on stands at 0 % or is not placed. Means over seeds; a small distance may be chance."
+        "here could start on stands at 0 % or is not placed. Means over seeds. A difference counts as clear where the "
+        "95 % intervals of the shares (Wilson 1927) lie apart, as if examples were independent; where accuracies "
+        f"differ by {100 * POINT:g} point or more and their ranges over seeds lie apart; and where one sends over "
+        f"{100 * (BYTES - 1):.0f} % more than the other.",
+        "The front ignores all else: labels, words and columns that were read, what inference attacks told, whether "
+        "the server sees single updates or sums alone, and the epsilon against each observer. A protocol that is "
+        "beaten here may be the safer one in these.",
+    ]
+    return (
+        [Heading("The trade: leakage, accuracy, bytes"), *(Prose(note, "note") for note in notes), *blocks]
+        if blocks
+        else []
     )
-    return [Heading("The trade: leakage, accuracy, bytes"), Prose(note, "note"), *blocks] if blocks else []
+
+
+def _spread(place: Place) -> str:
+    low, high = place.interval
+    return f"[{share(low)}, {share(high)}]" if place.targets else ""
 
 
 def trade(found: Sequence[Place], beaten: Mapping[str, list[str]], marks: Mapping[str, Mark]) -> Figure:

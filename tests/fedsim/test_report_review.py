@@ -6,10 +6,11 @@ import pytest
 
 from attacks import available
 from fedsim import Homomorphic, Scenario, SecureAggregation
+from fedsim.report.blocks import render
 from fedsim.report.decision import conditions
 from fedsim.report.flow import Zone, drawn, parts, told
 from fedsim.report.matrix import matrix
-from fedsim.report.pareto import Place, places
+from fedsim.report.pareto import Place, pareto_blocks, places
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results
 from fedsim.report.sections import Context
@@ -120,6 +121,29 @@ def test_a_protocol_is_beaten_only_by_one_that_is_nowhere_worse():
     assert noisy.beats(masked)
     assert not masked.beats(plain)
     assert not plain.beats(plain)
+
+
+def test_a_difference_that_may_be_chance_beats_nobody():
+    alone, summed = Place("DP", 0.0, 0.15, 1_577_063, 8), Place("DP + SA", 0.0, 0.15, 1_577_659, 20)
+    assert not alone.beats(summed)
+    few, more = Place("a", 0.3, 0.9, 100, 20), Place("b", 0.6, 0.9, 100, 20)
+    assert not few.beats(more)
+    assert Place("a", 0.3, 0.9, 100, 200).ahead(Place("b", 0.6, 0.9, 100, 200)) == ["examples rebuilt"]
+    steady = Place("a", 0.0, 0.85, 100, 8, (0.82, 0.88))
+    assert not steady.beats(Place("b", 0.0, 0.83, 100, 8, (0.8, 0.86)))
+    assert steady.ahead(Place("b", 0.0, 0.7, 400, 8, (0.69, 0.71))) == ["accuracy", "bytes"]
+
+
+def test_few_targets_put_no_leak_ahead_of_a_protocol_that_leaked_less():
+    leaky, safe = Place("a", 1.0, 0.9, 100, 2), Place("b", 0.0, 0.6, 100, 2)
+    assert leaky.ahead(safe) == ["accuracy"]
+    assert not leaky.beats(safe)
+
+
+def test_the_front_says_what_it_ignores(results):
+    said = " ".join(str(render("{{ b }}", b=block)) for block in pareto_blocks(Context(Results(results), Pictures({}))))
+    assert "The front ignores all else: labels" in said
+    assert "epsilon against each observer" in said
 
 
 def test_a_protocol_without_an_answer_has_no_place(results):
