@@ -8,6 +8,9 @@ from fedsim.privacy import epsilons
 from strategies.client_dp import ClientDP
 from strategies.secure_aggregation import SecureAggregation
 
+GUARANTEED = "the server, on the sum, guaranteed"
+"""The observer whose epsilon a client can rely on under secure aggregation."""
+
 
 @dataclass(frozen=True)
 class Observer:
@@ -52,7 +55,7 @@ def observers(
             "nothing but this client",
         ),
         (
-            "the server, on the sum, guaranteed",
+            GUARANTEED,
             "sums over at least the threshold of clients",
             max(1, threshold - colluders),
             f"{max(0, threshold - colluders - 1)} other survivors of the least possible {threshold} are honest"

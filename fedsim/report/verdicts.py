@@ -2,6 +2,7 @@
 
 from attacks.metrics import THRESHOLDS
 from fedsim.leakage import MARGIN_DB, RECORD_CHANCE, RECORD_MARGIN, RECORD_SHARE, TOKEN_SHARE
+from fedsim.observers import GUARANTEED
 from fedsim.report.blocks import Block, Bullets, Cell, Chip, Folded, Prose, Section, Table
 from fedsim.report.extremes import most_leaked
 from fedsim.report.inferences import (
@@ -19,7 +20,18 @@ from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
 from fedsim.report.sections import STOPPED, Context, holds, is_broken, judgement, lowest_rung, strength
-from fedsim.report.wording import MISSING, SHARES, bounds_little, epsilon, finite, measure, share, shown, unclaimed
+from fedsim.report.wording import (
+    MISSING,
+    SHARES,
+    at_most,
+    bounds_little,
+    epsilon,
+    finite,
+    measure,
+    share,
+    shown,
+    unclaimed,
+)
 from fedsim.words import RUNGS, counted, listed, rung_step
 
 FEW_SETTINGS, OPEN = 6, 2
@@ -192,7 +204,20 @@ def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
     unit = f"per {privacy['unit']}" if privacy.get("unit") else ""
     most = "the largest over seeds" if results.privacy_differs(protocol, setting) else ""
     weak = "bounds next\nto nothing" if bounds_little(privacy) else ""
-    return Cell(epsilon(privacy), "\n".join(filter(None, [unit, most, weak])))
+    summed = _on_sums(results, protocol, setting)
+    alone = "on one update" if summed else ""
+    return Cell(epsilon(privacy), "\n".join(filter(None, [unit, alone, most, weak, summed])))
+
+
+def _on_sums(results: Results, protocol: str, setting: Setting) -> str:
+    """The largest epsilon over seeds against a server that opens sums alone; empty where none is stated."""
+    statements = [cell.get("privacy") or {} for cell, _ in results.evidence_of(protocol, setting)]
+    own = [o for said in statements for o in said.get("observers") or [] if o.get("observer") == GUARANTEED]
+    if not own:
+        return ""
+    known = [finite(o.get("epsilon")) for o in own]
+    most = None if None in known else max(value for value in known if value is not None)
+    return f"{at_most(most)} on sums,\nif enough clients\nare honest"
 
 
 def _headline_figure(results: Results, protocol: str, setting: Setting) -> tuple[str, str]:

@@ -6,7 +6,8 @@ import pytest
 
 from attacks import available
 from fedsim import Homomorphic, Scenario, SecureAggregation
-from fedsim.report.blocks import render
+from fedsim.observers import GUARANTEED
+from fedsim.report.blocks import Table, render
 from fedsim.report.decision import conditions
 from fedsim.report.flow import Zone, drawn, parts, told
 from fedsim.report.matrix import matrix
@@ -18,6 +19,7 @@ from fedsim.report.standards import CATALOGUES, GOALS, goal_of
 from fedsim.report.style import CSS
 from fedsim.report.suite import left_out
 from fedsim.report.tiles import Pictures
+from fedsim.report.verdicts import verdict
 from tests.fedsim.report_fixture import made_up_run
 
 FACES = (("task", "photos"),)
@@ -138,6 +140,19 @@ def test_few_targets_put_no_leak_ahead_of_a_protocol_that_leaked_less():
     leaky, safe = Place("a", 1.0, 0.9, 100, 2), Place("b", 0.0, 0.6, 100, 2)
     assert leaky.ahead(safe) == ["accuracy"]
     assert not leaky.beats(safe)
+
+
+def test_the_verdict_names_the_epsilon_against_a_server_that_opens_sums(results):
+    for cell in results["cells"]:
+        if cell["labels"] == {"protocol": "DP z=0.1", "task": "digits"} and cell.get("privacy"):
+            stated = {"observer": GUARANTEED, "epsilon": 7.8 + cell["seed"]}
+            cell["privacy"] = {**cell["privacy"], "observers": [stated]}
+    verdicts = next(b for b in verdict(Context(Results(results), Pictures({}))).blocks if isinstance(b, Table))
+    column = list(verdicts.head).index("epsilon")
+    notes = {row[0].text.text: row[column].note for row in verdicts.cells}
+    assert "on one update" in notes["DP z=0.1"]
+    assert "8.80 on sums" in notes["DP z=0.1"]
+    assert "on sums" not in notes["DP z=0.01"]
 
 
 def test_the_front_says_what_it_ignores(results):
