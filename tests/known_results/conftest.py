@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.known_results.ground import ROWS
+from tests.known_results.ground import ROWS, key
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "known-results.md"
 HEAD = """# Known results
@@ -28,5 +28,5 @@ def pytest_sessionfinish(session):
 def merged(page, rows):
     """The page with ``rows`` (unchanged where nothing is new) in the places of those about the same thing."""
     old = [line for line in page.splitlines() if line.startswith("| ")][2:]
-    table = {line.split(" | ")[0]: line for line in [*old, *rows]}
+    table = {key(line): line for line in [*old, *rows]}
     return HEAD + "".join(f"{line}\n" for line in table.values())

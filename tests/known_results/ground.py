@@ -24,6 +24,7 @@ __all__ = [
     "Observation",
     "build_model",
     "draw",
+    "key",
     "load_dataset",
     "matched",
     "quantised",
@@ -65,13 +66,19 @@ def summed(updates: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def row(what: str, figures: Sequence[float], bar: str) -> str:
     """A line of the table: the median, its interval over seeds, every figure, and the bar.
 
-    A name stands for its row: ValueError for one that is taken, for it would replace what was measured under it.
+    Name and number of seeds stand for the row: ValueError where they are taken, for it would replace another's figures.
     """
-    if any(line.startswith(f"| {what} |") for line in ROWS):
-        raise ValueError(f"row {what!r}: is taken; name what sets this one apart")
     low, high = bootstrap_interval(figures, np.random.default_rng(0))
     each = ", ".join(f"{figure:.3g}" for figure in figures)
     line = f"| {what} | {np.median(figures):.3g} [{low:.3g}, {high:.3g}] | {bar} | {each} |"
+    if key(line) in map(key, ROWS):
+        raise ValueError(f"row {what!r}: is taken; name what sets this one apart")
     print(line)
     ROWS.append(line)
     return line
+
+
+def key(line: str) -> tuple[str, int]:
+    """What a line of the table is about, and over how many seeds."""
+    cells = line.strip("| ").split(" | ")
+    return cells[0], cells[-1].count(",")
