@@ -208,7 +208,7 @@ def _told(points: list[plots.Point]) -> str:
     """The plot in words."""
     parts = [
         f"{point.protocol}: "
-        + ", ".join(f"{name} {middle:.1f} dB" for name, (_, middle, _) in point.leakage.items())
+        + ", ".join(f"{name} {measure('psnr', middle)} dB" for name, (_, middle, _) in point.leakage.items())
         + (f", accuracy {share(point.accuracy[1])}" if point.accuracy else "")
         for point in points
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,12 +67,13 @@ def places(results: Results, setting: Setting) -> tuple[list[Place], list[str]]:
     found, missing = [], []
     for protocol in (p for p, its in results.combinations if its == setting):
         tried = [e for e in results.attempts_of(protocol, setting) if is_broken(e) or holds(e)]
-        rebuilt = [(value, int(e.get("n") or 0)) for e in tried if (value := finite(e.get("recovered"))) is not None]
+        shares = [(finite(e.get("recovered")), int(e.get("n") or 0)) for e in tried]
+        rebuilt = [(value, n) for value, n in shares if value is not None and 0 <= value <= 1]
         seeds = tuple(results.accuracy_of(protocol, setting))
         accuracy = mean(seeds)
         cells = results.cells_of(protocol, setting)
         sent = mean(finite((c.get("cost") or {}).get("bytes_up_per_client_round")) for c in cells)
-        if rebuilt and accuracy is not None and sent:
+        if rebuilt and accuracy is not None and isfinite(accuracy) and sent and isfinite(sent):
             most, targets = max(rebuilt)
             found.append(Place(protocol, most, accuracy, sent, targets, seeds))
         else:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedsim.report.palette import GRID, INK, PAPER, QUIET, Mark
+from fedsim.report.wording import number
 
 STYLE = {
     "svg.fonttype": "none",
@@ -72,9 +73,8 @@ def leakage_against_noise(points: list[Point], marks: Mapping[str, Mark], baseli
             low, middle, high = (min(value, CEILING) for value in point.leakage[attack])
             interval(above, x, (low, middle, high), marks[point.protocol], fill)
             if point.leakage[attack][1] > CEILING:
-                above.annotate(
-                    f"↑ {point.leakage[attack][1]:.0f}", (x, middle), (8, 0), textcoords="offset points", va="center"
-                )  # fmt: skip
+                beyond = f"↑ {number(point.leakage[attack][1])}"
+                above.annotate(beyond, (x, middle), (8, 0), textcoords="offset points", va="center")
     if baseline is not None:
         above.axhline(baseline, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="guessing")
     above.set_ylabel(axis)
