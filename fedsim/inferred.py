@@ -145,7 +145,7 @@ def _verdict(
         reasons = "; ".join(sorted({str(entry["reason"]) for entry in entries if entry["reason"]}))
         return f"{', '.join(statuses).replace('_', ' ')}: {reasons or 'no figure'}"
     said = "told" if told(headline) else "not shown to be told"
-    few = ", too few to be sure" if seeds < FEW else ""
+    few = ", too few to tell how far seeds differ" if seeds < FEW else ""
     return (
         f"{TOLD[first['asset']]}: {said} at rung {rung} by {name}, {first['headline']} {headline['value']:.2f} "
         f"[{headline['low']:.2f}, {headline['high']:.2f}], {headline['guess_name']} {headline['guess']:.2f} "

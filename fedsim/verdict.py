@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from attacks import metrics, reconstructions
+from fedsim.truth import THE_SUM
 from fedsim.words import counted
 
 Entries = Sequence[Mapping[str, Any]]
@@ -14,6 +15,13 @@ Entries = Sequence[Mapping[str, Any]]
 
 FEW = 5
 """Below so many victims an interval says little, and the verdict says so."""
+COHORT = "whole cohort"
+"""What a reading's count is of where the attack had sums alone."""
+
+
+def read_as(n: int) -> str:
+    """The word for what lies above guessing in ``n`` victims or targets: of few, an interval is too narrow."""
+    return "perhaps read" if n < FEW else "read"
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Reading:
 
     def verdict(self, rung: str, attack: str) -> str:
         """The reading as a sentence, with its figures."""
-        said = "read" if self.read else "not shown to be read"
+        said = read_as(self.n) if self.read else "not shown to be read"
         few = ", too few to be sure" if self.n < FEW else ""
         return (
             f"{self.what} {said} at rung {rung} by {attack}: {_percent(self.right)} right, guessing "
@@ -71,7 +79,12 @@ def _labels(entries: Entries, victims: Entries, generator: np.random.Generator) 
         name: [v["baseline"][f"label_{name}"] for v in scored if f"label_{name}" in v["baseline"]]
         for name in ("majority", "proportions")
     }
-    return _reading("labels", [v["labels_right"] for v in scored], guesses, "client", generator)
+    return _reading("labels", [v["labels_right"] for v in scored], guesses, _whose(scored), generator)
+
+
+def _whose(victims: Entries) -> str:
+    """What was read of a sum is the cohort's: it says of no client what was its own."""
+    return COHORT if victims and all(victim["client"] == THE_SUM for victim in victims) else "client"
 
 
 def _sensitive(victims: Entries, generator: np.random.Generator) -> Reading | None:
@@ -84,11 +97,12 @@ def _sensitive(victims: Entries, generator: np.random.Generator) -> Reading | No
 
 def _told(victims: Entries, generator: np.random.Generator) -> list[Reading | None]:
     """The words of texts, beside as many of the commonest public ones, and the secrets planted in them."""
-    words = [victim["words"] for victim in victims if "words" in victim]
+    worded = [victim for victim in victims if "words" in victim]
+    words, whose = [victim["words"] for victim in worded], _whose(worded)
     secrets = [victim["secrets"] for victim in victims if "secrets" in victim]
     told, known = ([value for own in secrets for value in own[key]] for key in ("told", "public"))
     return [
-        _reading("words", [w["recall"] for w in words], {"common": [w["guess"] for w in words]}, "client", generator),
+        _reading("words", [w["recall"] for w in words], {"common": [w["guess"] for w in words]}, whose, generator),
         _reading("secrets", told, {"public": known}, "secret", generator),
     ]
 

@@ -3,7 +3,7 @@
 from fedsim.report.blocks import Prose, Section, Table
 from fedsim.report.inferences import NOT_TOLD, answered, inference_rows
 from fedsim.report.reading import Results, unique
-from fedsim.report.sections import Context, holds, is_broken, what_was_read
+from fedsim.report.sections import Context, holds, how_read, is_broken
 from fedsim.report.standards import goal_of
 from fedsim.words import listed
 
@@ -89,11 +89,12 @@ def _rebuilt(results: Results) -> str:
 def _read(results: Results) -> str:
     read: dict[str, list[str]] = {}
     for entry in results.summary:
-        for what in what_was_read(entry):
-            read.setdefault(what, []).append(results.protocol_of(entry))
+        for word, things in how_read([entry]).items():
+            for what in things:
+                read.setdefault(f"{what} {word}", []).append(results.protocol_of(entry))
     if not any(record.get("rung") != "L0" for record in results.attacks):
         return "not tested: no attack that reads them from updates was run"
-    return "; ".join(f"{what} read under {listed(unique(p))}" for what, p in read.items()) or "not shown to be read"
+    return "; ".join(f"{what} under {listed(unique(p))}" for what, p in read.items()) or "not shown to be read"
 
 
 def _told(results: Results, names: list[str]) -> str:

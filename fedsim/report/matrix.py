@@ -4,7 +4,7 @@ from fedsim.report.blocks import Cell, Chip, Table
 from fedsim.report.gallery import status
 from fedsim.report.inferences import rows_of
 from fedsim.report.reading import Json, Results, Setting, setting_name
-from fedsim.report.sections import Context, holds, is_broken, what_was_read
+from fedsim.report.sections import Context, holds, how_read, is_broken
 from fedsim.report.suite import told, tried
 from fedsim.report.wording import METRICS, MISSING, SHARES, finite, interval, measure, share, shown
 from fedsim.words import counted, listed, rung_step
@@ -73,8 +73,8 @@ def outcome(entry: Json, records: list[Json]) -> Chip:
     """One word for what an attack came to."""
     if is_broken(entry):
         return Chip("broken", "bad")
-    if read := what_was_read(entry):
-        return Chip(f"{listed(read)} read", "bad")
+    if read := how_read([entry]):
+        return Chip(", ".join(f"{listed(what)} {word}" for word, what in read.items()), "bad")
     statuses = {str(record.get("status")) for record in records}
     if statuses == {"not_applicable"}:
         return Chip("not applicable", "none")

@@ -9,10 +9,10 @@ from fedsim.report.proven import shown_on
 from fedsim.report.reading import Results, Setting, setting_name, unique
 from fedsim.report.sections import (
     Context,
+    how_read,
     is_broken,
     judgement,
     lowest_broken,
-    what_was_read,
 )
 from fedsim.report.trusted import must_trust
 from fedsim.report.wording import at_most, bounds_little
@@ -63,8 +63,8 @@ def remains(results: Results, protocol: str, setting: Setting) -> Chip:
     attempts = results.attempts_of(protocol, setting)
     if any(map(is_broken, attempts)):
         return Chip(f"examples rebuilt from {lowest_broken(results, protocol, setting)} on", "bad")
-    if read := unique(what for entry in attempts for what in what_was_read(entry)):
-        return Chip(f"{listed(read)} read", "bad")
+    if read := how_read(attempts):
+        return Chip(", ".join(f"{listed(what)} {word}" for word, what in read.items()), "bad")
     if told := unique(str(row.get("asset")) for row in what_was_told(results, protocol, setting)):
         return Chip(f"{listed(told)} told", "bad")
     verdict = judgement(results, protocol, setting)

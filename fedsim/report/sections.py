@@ -1,6 +1,6 @@
 """What every section of the document is written from, and the judgements that they share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from fedsim.report.palette import Mark, marks
 from fedsim.report.reading import Json, Results, Setting, unique
 from fedsim.report.tiles import Pictures
 from fedsim.report.wording import finite
+from fedsim.verdict import read_as
 from fedsim.words import listed, rung_step
 
 STOPPED = "attack stopped"
@@ -54,6 +55,15 @@ def what_was_read(entry: Json) -> list[str]:
     return [str(reading.get("what")) for reading in entry.get("readings") or [] if reading.get("read")]
 
 
+def how_read(entries: Iterable[Json]) -> dict[str, list[str]]:
+    """Word -> what attacks told that way: a thing that many victims show read is not called perhaps read too."""
+    found: dict[str, str] = {}
+    for reading in (r for entry in entries for r in entry.get("readings") or [] if r.get("read")):
+        what, word = str(reading.get("what")), read_as(int(reading.get("n") or 0))
+        found[what] = min(word, found.get(what, word), key=("read", "perhaps read").index)
+    return {word: [what for what, its in found.items() if its == word] for word in unique(found.values())}
+
+
 def holds(entry: Json) -> bool:
     """Whether a summary entry's verdict says that the protocol was not broken."""
     return str(entry.get("verdict", "")).lower().startswith("not broken")
@@ -79,9 +89,8 @@ def judgement(results: Results, protocol: str, setting: Setting) -> Chip:
     cells = results.cells_of(protocol, setting)
     if any(map(is_broken, entries)):
         return Chip("broken", "bad")
-    read = unique(what for entry in entries for what in what_was_read(entry))
     told = unique(str(row.get("asset")) for row in what_was_told(results, protocol, setting))
-    if said := [f"{listed(what)} {word}" for what, word in ((read, "read"), (told, "told")) if what]:
+    if said := [f"{listed(what)} {word}" for word, what in {**how_read(entries), "told": told}.items() if what]:
         return Chip(", ".join(said), "bad")
     if cells and all(cell.get("status") == "failed" for cell in cells):
         return Chip("run failed", "warn")

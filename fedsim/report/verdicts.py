@@ -32,6 +32,7 @@ from fedsim.report.wording import (
     shown,
     unclaimed,
 )
+from fedsim.verdict import COHORT, FEW, read_as
 from fedsim.words import RUNGS, counted, listed, rung_step
 
 FEW_SETTINGS, OPEN = 6, 2
@@ -87,6 +88,8 @@ def _meanings() -> list[Block]:
             "grants. “Not broken” means that the attacks named, with the budget they had, did not; a stronger "
             "attack may. “Labels read”, or a column, words or secrets, means that these were told right more often "
             "than the better guess from public data gets, by more than chance: the whole interval lies above it. "
+            f"“Perhaps read” means that it does, but rests on fewer than {FEW} clients, cohorts, examples or secrets: "
+            "too few for chance to be ruled out. "
             f"“Told” says the same of an inference attack's figure, beside what is had without the attack. "
             f"“{NOT_TOLD.capitalize()}” means that inference attacks ran to the end, and no such interval lies above: "
             "that is no proof that nothing can be told, least of all where records are few. "
@@ -176,7 +179,9 @@ def _short(attempts: list[Json]) -> list[str]:
         name = str(entry.get("attack"))
         for reading in entry.get("readings") or []:
             if reading.get("read"):
-                lines.setdefault(f"{reading.get('what')} read by", []).append(name)
+                whose = f" of a {COHORT}" if reading.get("unit") == COHORT else ""
+                word = read_as(int(reading.get("n") or 0))
+                lines.setdefault(f"{reading.get('what')}{whose} {word} by", []).append(name)
         if holds(entry):
             lines.setdefault("not broken by", []).append(name)
         elif not is_broken(entry) and not entry.get("readings"):

@@ -348,7 +348,7 @@ def test_rows_pool_seeds_without_narrowing_the_interval():
     assert figure["n"] == 20
     assert row["told"]
     assert row["verdict"].startswith("who was trained on: told at rung L1 by loss_membership, auc 0.70 [0.60, 0.80]")
-    assert "2 seeds, too few to be sure" in row["verdict"]
+    assert "2 seeds, too few to tell how far seeds differ" in row["verdict"]
 
 
 def private(**more):

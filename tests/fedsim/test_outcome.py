@@ -73,7 +73,15 @@ def test_labels_at_the_level_of_guessing_are_not_read():
 
 
 def test_few_victims_are_called_few():
-    assert "(2 clients, too few to be sure)" in row(entry([victim(labels=1.0)] * 2))["readings"][0]["verdict"]
+    said = row(entry([victim(labels=1.0)] * 2))["readings"][0]["verdict"]
+    assert said.startswith("labels perhaps read at rung")
+    assert "(2 clients, too few to be sure)" in said
+
+
+def test_what_was_read_of_sums_is_the_cohorts():
+    (reading,) = row(entry([victim(labels=1.0) | {"client": THE_SUM} for _ in range(6)]))["readings"]
+    assert reading["verdict"].startswith("labels read at rung")
+    assert reading["verdict"].endswith("(6 whole cohorts)")
 
 
 def test_labels_that_were_granted_are_not_read():

@@ -296,6 +296,12 @@ def changed(run, protocol, **fields):
     return results
 
 
+@pytest.mark.parametrize("key", ["median", "recovered"])
+def test_an_infinite_figure_is_a_sign_or_left_out(run, tmp_path, key):
+    html = written(changed(run, "DP z=0.1", **{key: math.inf}), run[1], tmp_path)
+    assert not re.search(r"\binf\b", Page(re.sub(r"<(style|pre).*?</\1>", "", html, flags=re.S)).text)
+
+
 def chips(html):
     """Protocol and chip of each row of the verdict."""
     rows = re.findall(r"</svg>([^<]*)</span></th><td[^>]*><span class=\"chip (\w+)\">([^<]*)<", html)
@@ -304,12 +310,15 @@ def chips(html):
 
 def test_a_protocol_whose_labels_were_read_is_not_green(run, tmp_path):
     sentence = "labels read at rung L7 by analytic: 100 % right, guessing 38 % (12 clients)"
-    reading = {"what": "labels", "read": True, "verdict": sentence}
+    reading = {"what": "labels", "read": True, "n": 12, "verdict": sentence}
     html = written(changed(run, "DP z=0.1", readings=[reading]), run[1], tmp_path)
     assert ("DP z=0.1", "bad", "labels read") in chips(html)
     assert ("DP z=0.01", "good", "not broken") in chips(html)
     assert "4 broken, 2 labels read and 2 not broken" in Page(html).text
     assert sentence in Page(html).text
+    few = written(changed(run, "DP z=0.1", readings=[reading | {"n": 4, "unit": "whole cohort"}]), run[1], tmp_path)
+    assert ("DP z=0.1", "bad", "labels perhaps read") in chips(few)
+    assert "labels of a whole cohort perhaps read by analytic" in Page(few).text
     calm = written(changed(run, "DP z=0.1", readings=[reading | {"read": False}]), run[1], tmp_path)
     assert ("DP z=0.1", "good", "not broken") in chips(calm)
 
