@@ -106,8 +106,14 @@ def _spell(dataset: Dataset, row: Tensor) -> list[str]:
         if column.kind == "categorical":
             cells.append(column.categories[int(block.argmax())])
         else:
-            cells.append(f"{column.low + float(block[0]) * (column.high - column.low):.4g}")
+            cells.append(_figure(column.low + float(block[0]) * (column.high - column.low)))
     return cells
+
+
+def _figure(value: float) -> str:
+    """To four digits; an income is read without an exponent."""
+    rounded = f"{value:.4g}"
+    return f"{float(rounded):.0f}" if "e+" in rounded and abs(value) < 1e6 else rounded
 
 
 def _status(victims: Sequence[Mapping[str, Any]], reasons: Sequence[str], claims: Claims) -> tuple[str, str | None]:

@@ -72,11 +72,13 @@ def _ranked(results: Results) -> dict[str, list[Json]]:
 def _row(name: str, records: list[Json]) -> list[object]:
     needs = available()[name].needs if name in available() else None
     rungs = sorted(unique(str(record.get("rung")) for record in records), key=rung_step)
+    done = [record for record in records if record.get("status") != "not_applicable"]
+    had = unique(str(record["access"]).replace("_", " ") for record in done if record.get("access"))
     knows = [KNOWLEDGE.get(fact, fact) for fact in needs.knowledge] if needs else []
     return [
         name,
         GOALS[goal_of(name)].wants,
-        needs.works_on if needs else MISSING,
+        f"the model: {listed(had)}" if had else needs.works_on if needs else MISSING,
         listed(knows) or "nothing besides its view",
         listed(rungs),
     ]

@@ -10,6 +10,7 @@ from fedsim.report.wording import METRICS, MISSING, SHARES, finite, interval, me
 from fedsim.words import counted, listed, rung_step
 
 FIGURE = "median [95 % interval]"
+APART = Chip("not applicable", "none")
 
 
 def matrix(context: Context) -> Table | None:
@@ -56,12 +57,13 @@ def _row(
     worst = f"worst {measure(metric, entry.get('worst'))}{unit}" if shown(entry) else ""
     rebuilt = Cell(f"{entry.get('rebuilt', 0):,} of {entry['n']:,}", worst) if entry.get("n") else Cell(MISSING)
     hint = f"Round {which[1]}. Told: {told(records[0])}. Budget: {tried(records)}."
+    chip = outcome(entry, records)
     return [
         Cell(which[0], f"round {which[1]}", hint=hint),
-        str(records[0].get("rung")),
+        MISSING if chip == APART else str(records[0].get("rung")),  # what could not start needed no rung
         context.swatch(protocol),
         setting_name(setting) or MISSING,
-        Cell(outcome(entry, records), status(results, protocol, setting, records).removeprefix("not applicable: ")),
+        Cell(chip, status(results, protocol, setting, records).removeprefix("not applicable: ")),
         figure,
         guess,
         rebuilt,
@@ -77,7 +79,7 @@ def outcome(entry: Json, records: list[Json]) -> Chip:
         return Chip(", ".join(f"{listed(what)} {word}" for word, what in read.items()), "bad")
     statuses = {str(record.get("status")) for record in records}
     if statuses == {"not_applicable"}:
-        return Chip("not applicable", "none")
+        return APART
     return Chip("not broken", "good") if holds(entry) else Chip("undecided", "warn")
 
 

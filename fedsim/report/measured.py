@@ -9,7 +9,7 @@ from fedsim.report.inferences import inference_rows
 from fedsim.report.matrix import matrix
 from fedsim.report.pareto import pareto_blocks
 from fedsim.report.reading import Json, Results, Setting, label_guess, mean, setting_name, words_told
-from fedsim.report.sections import Context
+from fedsim.report.sections import Context, at_rung
 from fedsim.report.wording import METRICS, MISSING, finite, interval, measure, number, share, shown, unclaimed
 from fedsim.words import counted, listed
 
@@ -61,7 +61,8 @@ def _leakage_rows(context: Context, protocol: str, setting: Setting) -> list[lis
     for (name, round), records in results.attacks_of(protocol, setting).items():
         if records[0].get("rung") == "L0" and protocol != results.protocols[0]:
             continue  # guessing knows nothing of the protocol
-        label, reason = f"{name} @ {records[0].get('rung')}", status(results, protocol, setting, records)
+        label = at_rung(name, records[0].get("rung"), (record.get("status") for record in records))
+        reason = status(results, protocol, setting, records)
         entries = [
             entry
             for entry in results.summary_of(protocol, setting)

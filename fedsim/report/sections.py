@@ -64,6 +64,11 @@ def how_read(entries: Iterable[Json]) -> dict[str, list[str]]:
     return {word: [what for what, its in found.items() if its == word] for word in unique(found.values())}
 
 
+def at_rung(name: str, rung: object, statuses: Iterable[object]) -> str:
+    """An attack with its rung; one that could not start needed none."""
+    return name if set(statuses) == {"not_applicable"} else f"{name} @ {rung}"
+
+
 def holds(entry: Json) -> bool:
     """Whether a summary entry's verdict says that the protocol was not broken."""
     return str(entry.get("verdict", "")).lower().startswith("not broken")

@@ -16,7 +16,7 @@ from fedsim.report.inferences import (
     strongest,
 )
 from fedsim.report.reading import Json, Setting, mean, setting_name, unique
-from fedsim.report.sections import Context
+from fedsim.report.sections import Context, at_rung
 from fedsim.report.wording import MISSING, finite, number, share
 from fedsim.words import counted
 
@@ -100,7 +100,7 @@ def _attack_table(context: Context, rows: Sequence[Json]) -> Table:
             lines.append(
                 [
                     _where(context, protocol, setting),
-                    Cell(f"{row['attack']} @ {row['rung']}", TOLD.get(str(row["asset"]), "")),
+                    Cell(at_rung(row["attack"], row["rung"], row["statuses"]), TOLD.get(str(row["asset"]), "")),
                     f"{asked} {row['round']}",
                     Cell(figure_text(figure), f"{row['headline']}, {counted(row['seeds'], 'seed')}")
                     if stated

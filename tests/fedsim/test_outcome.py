@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from attacks import NotApplicable, Reconstruction
+from attacks.columns import Column
 from attacks.registry import NotFinite
 from attacks.view import Budget, Message, Update, View
 from fedsim import Attack, Federation, Scenario, adversary, assess, guarantee, leakage, outcome, truth, verdict, words
@@ -251,3 +253,10 @@ def test_an_inconclusive_claim_never_reads_as_not_broken():
     sure = entry([victim(labels=0.1)] * 6, name="dager")
     assert row(unsure)["verdict"] == "inconclusive: dager, rank: 9 of 63"
     assert "not broken" not in row(unsure, sure)["verdict"]
+
+
+def test_an_income_is_spelt_without_an_exponent():
+    dataset = SimpleNamespace(modality="tabular", columns=(Column("income", "numeric", low=0.0, high=2e5),))
+    said = outcome._rows(dataset, torch.tensor([[0.4635]]), torch.tensor([[0.00001]]))
+    assert said["truth"] == [["92700"]]
+    assert said["claim"] == [["2"]]

@@ -117,6 +117,13 @@ def test_a_failed_seed_is_counted_in_every_row_of_its_combination(results):
     assert {(row[-1].text, row[-1].note) for row in rows} == {("1", "1 failed")}
 
 
+def test_what_could_not_start_carries_no_rung(results):
+    rows = matrix(Context(Results(results), Pictures({}))).cells
+    rungs = {row[4].text.text: row[1].text for row in rows}
+    assert rungs["not applicable"] == "–"
+    assert rungs["not broken"].startswith("L")
+
+
 def test_a_protocol_is_beaten_only_by_one_that_is_nowhere_worse():
     plain, noisy, masked = Place("a", 1.0, 0.9, 100), Place("b", 0.0, 0.9, 100), Place("c", 0.0, 0.9, 120)
     assert noisy.beats(plain)

@@ -9,6 +9,7 @@ import pytest
 from attacks.controls import Noise
 from fedsim import ClientDP, Deployment, Scenario
 from fedsim.report import write_report
+from fedsim.report.adversaries import adversary
 from fedsim.report.canaries import canary_blocks
 from fedsim.report.decision import decision
 from fedsim.report.document import question
@@ -73,7 +74,8 @@ def served_run(rows, pictures=(), **more):
             "threat_model": ["The same.", cell.scenario.deployment.describe()],
             "releases": [{"access": cell.scenario.deployment.access, "controls": []}],
             "inferences": [
-                {"name": r["attack"], "round": 1, "rung": r["rung"], "source": r["source"], "status": r["statuses"][0],
+                {"name": r["attack"], "round": 1, "rung": r["rung"], "source": r["source"],
+                 "access": r["access"], "status": r["statuses"][0],
                  "pictures": list(pictures)}
                 for r in rows if r["labels"] == dict(cell.labels)
             ],
@@ -100,6 +102,17 @@ def table(section, caption):
 
 def settings(found):
     return {setting[0][1]: setting for _, setting in found.combinations}
+
+
+def test_the_capability_is_the_access_that_was_had():
+    rows = {row[0].text: row for row in table(adversary(context([TOLD, MUTE])), "The adversary by attack").cells}
+    assert rows["loss_membership"][2].text == "the model: confidences"
+    assert rows["attribute_map"][2].text == "the model: rounded"
+
+
+def test_an_attack_that_did_not_apply_carries_no_rung():
+    rows = [row[1].text for row in table(shipped(context([TOLD, MUTE])), "Every attack").cells]
+    assert rows == ["loss_membership @ L1", "attribute_map"]
 
 
 def test_a_deployment_is_not_charged_with_what_updates_give_away():
