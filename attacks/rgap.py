@@ -95,9 +95,7 @@ def _solve(
     mismatch, inputs, solved = min(found, key=lambda one: one[0])
     doubts = [
         "" if solved.whole else f"rank: {solved}; the rest is left at the middle of the range",
-        ""
-        if mismatch < _EXPLAINS
-        else f"{mismatch:.1g} of the update is not explained by the claim: noise, or other steps",
+        "" if mismatch < _EXPLAINS else f"{mismatch:.0%} of the update is left unexplained, by noise or other steps",
         "" if sum(one[0] < _EXPLAINS for one in found) < 2 else "two inputs explain the update",
     ]
     return Reconstruction(
