@@ -25,6 +25,20 @@ def candidates(targets: Targets) -> Tensor:
     assert targets.values is not None
     if not len(targets.column):
         raise UnusableAttribute("column = (): name the feature positions of the sensitive attribute")
+    width = targets.inputs.shape[1]
+    if not all(0 <= place < width for place in targets.column):
+        raise UnusableAttribute(
+            f"column = {targets.column}: the records have features 0 to {width - 1}; name some of these"
+        )
+    if targets.values.shape[1:] != (len(targets.column),):
+        raise UnusableAttribute(
+            f"values of shape {tuple(targets.values.shape)}: give rows of {len(targets.column)}, a number for each of "
+            f"column = {targets.column}"
+        )
+    if bool(targets.inputs[:, [j for j in range(width) if j not in targets.column]].isnan().any()):
+        raise UnusableAttribute(
+            f"inputs: features beside column = {targets.column} are unknown; hide that column alone"
+        )
     if len(targets.values.unique(dim=0)) < 2:
         raise UnusableAttribute(f"values = {targets.values.tolist()}: constant; give two values or more")
     tried = targets.inputs[:, None].repeat(1, len(targets.values), 1)

@@ -182,3 +182,9 @@ def _check(needs: InferenceNeeds, source: Source, know: Knowledge, targets: Targ
             raise NotApplicable(f"targets.{field}", needs.rung)
     if targets.inputs is not None and targets.labels is not None and len(targets.inputs) != len(targets.labels):
         raise ValueError(f"targets: {len(targets.inputs)} inputs and {len(targets.labels)} labels; give one label each")
+    told = targets.labels if know.loss == "cross_entropy" else None
+    if told is not None and len(told) and not 0 <= int(told.min()) <= int(told.max()) < know.num_classes:
+        raise ValueError(
+            f"targets.labels from {int(told.min())} to {int(told.max())}: the model tells {know.num_classes} classes, "
+            "numbered from 0; ask about these"
+        )

@@ -44,9 +44,9 @@ def lira_online(
     """
     inputs, labels = records(targets)
     public, theirs = _public(knowledge, inputs, labels)
-    rate, count = knowledge.member_rate or 0.5, _shadows(budget)
-    if not 0 < rate < 1:
-        raise ValueError(f"member_rate = {rate}: must be between 0 and 1")
+    rate, count = knowledge.member_rate, _shadows(budget)
+    if rate is None or not 0 < rate < 1:
+        raise ValueError(f"member_rate = {rate}: must lie between 0 and 1; some candidates are members, not all")
     pool, truth = torch.cat([inputs, public]), torch.cat([labels, theirs])
     member = membership(count, len(pool), min(count - 2, max(2, round(rate * count))), generator)
     asked, shown = source.queries, source.confidences(inputs)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from sklearn.metrics import matthews_corrcoef
@@ -116,6 +118,19 @@ def test_an_absent_or_constant_attribute_is_refused_by_type():
     constant = Knowledge((4,), 2, public=public, public_labels=torch.zeros(200, dtype=torch.long))
     with pytest.raises(UnusableAttribute, match="the same in all 200 records, .* grant records in which it varies"):
         infer("attribute_imputation", oracle, constant, targets=asked(inputs, attribute))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"column": (9,)}, r"column = \(9,\): the records have features 0 to 3"),
+    ({"column": (-1,)}, r"column = \(-1,\): the records have features 0 to 3"),
+    ({"values": torch.zeros(2, 2)}, r"values of shape \(2, 2\): give rows of 1"),
+    ({"column": (1,)}, r"features beside column = \(1,\) are unknown"),
+])  # fmt: skip
+def test_a_column_that_is_not_the_hidden_one_is_refused_by_type(change, says):
+    inputs, attribute = records(20, 0, informative=False)
+    oracle = Oracle(model_of(1.0), num_classes=2)
+    with pytest.raises(UnusableAttribute, match=says):
+        infer("attribute_map", oracle, know(), targets=dataclasses.replace(asked(inputs, attribute), **change))
 
 
 def test_figures_agree_with_their_definitions():

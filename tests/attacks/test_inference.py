@@ -88,6 +88,8 @@ def test_targets_that_contradict_each_other_are_refused():
     seen = Observation(network(), slope(network(), inputs, labels), "gradient")
     with pytest.raises(ValueError, match="6 inputs and 5 labels"):
         infer("gradient_alignment_membership", seen, Knowledge((24,), 4), targets=Targets(inputs, labels[:5]))
+    with pytest.raises(ValueError, match="the model tells 4 classes, numbered from 0"):
+        infer("gradient_alignment_membership", seen, Knowledge((24,), 4), targets=Targets(inputs, labels + 4))
 
 
 def test_scores_that_are_no_numbers_are_an_error(monkeypatch):

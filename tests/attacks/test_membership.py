@@ -125,6 +125,14 @@ def test_shadows_confidences_are_cut_as_the_answers_are(decimals, top):
     assert torch.equal(cut_alike(shadow, cut(full)), cut(shadow))
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_rate_that_leaves_no_member_or_no_other_is_refused(rate):
+    given = finished("confidences", ("architecture", "learning_rate", "local_batch_size", "epochs", "member_rate"))
+    know = dataclasses.replace(given.knowledge, member_rate=rate)
+    with pytest.raises(ValueError, match=f"member_rate = {rate}"):
+        infer("lira_online", given.source, know, targets=given.targets, budget=Budget(iterations=8))
+
+
 @pytest.mark.parametrize("access", ["top_k", "rounded"])
 def test_lira_takes_answers_that_are_coarse(access):
     facts = ("architecture", "learning_rate", "local_batch_size", "epochs", "member_rate")
