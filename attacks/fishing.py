@@ -6,10 +6,9 @@ import dataclasses
 import torch
 from torch import nn
 
-from attacks import analytic, inverting
+from attacks.alone import read_alone
 from attacks.labels import mean_gradient_factor
 from attacks.losses import LOSSES
-from attacks.optimise import match
 from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.surgery.fishing import plant_feature_fishing, plant_fishing
 from attacks.surgery.planted import Planted
@@ -53,15 +52,6 @@ def caught(case: Case, kind: str = "fishing") -> Case:
         # Whoever answered did so in full. A search that starts on the cut's silent side would find no slope there.
         model.get_parameter(bias)[target] -= _HOPELESS
     return Case((Observation(model, update, obs.kind, round=obs.round),), facts, case.generator)
-
-
-def _answer(case: Case, budget: Budget, kind: str) -> Reconstruction | NotApplicable:
-    """In closed form; by gradient matching where there is none."""
-    alone = caught(case, kind)
-    found = analytic.solve([alone], budget)[0]
-    if isinstance(found, NotApplicable) and alone.knowledge.batch_size is not None:
-        found = match([alone], inverting.RECIPE, budget)[0]
-    return found
 
 
 def _dozen() -> tuple[nn.Module, Knowledge, torch.Tensor, torch.Tensor]:
@@ -117,7 +107,7 @@ def _least_like_its_class() -> Sanity:
 @one_by_one
 def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """The class's part of the update, then read."""
-    return _answer(case, budget, "fishing")
+    return read_alone(caught(case, "fishing"), budget)
 
 
 @attack(
@@ -132,4 +122,4 @@ def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
 @one_by_one
 def solve_feature(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """The part of the update beyond the cut, then read; several may lie there, or the one nearest to it answer."""
-    return _answer(case, budget, "feature_fishing")
+    return read_alone(caught(case, "feature_fishing"), budget)

@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from attacks import analytic, inverting
+from attacks.alone import read_alone
 from attacks.losses import LOSSES
-from attacks.optimise import match
 from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.surgery.inconsistency import plant_silence
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
@@ -63,7 +62,4 @@ def _sanity() -> Sanity:
 def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """The target's update out of the sum, then in closed form; by gradient matching where there is no closed form."""
     alone = Case((target_update(case.observation, case.knowledge),), case.knowledge, case.generator)
-    found = analytic.solve([alone], budget)[0]
-    if isinstance(found, NotApplicable) and case.knowledge.batch_size is not None:
-        found = match([alone], inverting.RECIPE, budget)[0]
-    return found
+    return read_alone(alone, budget)

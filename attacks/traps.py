@@ -1,13 +1,11 @@
 """Reading planted trap weights: rows that one example alone activates hold that example."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from attacks import analytic
 from attacks.losses import LOSSES
-from attacks.registry import Case, Needs, Sanity, attack
+from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.surgery.traps import plant_traps
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
@@ -44,13 +42,10 @@ def _sanity() -> Sanity:
     stopped_by="clients that check the model they were sent, noise, or large sums",
     sanity=_sanity,
 )
-def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
+@one_by_one
+def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """Closed form, by the evidence that rows hold one example; claims at most ``batch_size`` images."""
-    answers: list[Reconstruction | NotApplicable] = []
-    for case in cases:
-        kind = (case.knowledge.planted or {}).get("kind")
-        if kind == "traps":
-            answers.extend(analytic.solve([case], budget))
-        else:
-            answers.append(NotApplicable(f"trap weights (planted: {kind})", "L9"))
-    return answers
+    kind = (case.knowledge.planted or {}).get("kind")
+    if kind != "traps":
+        raise NotApplicable(f"trap weights (planted: {kind})", "L9")
+    return analytic.solve([case], budget)[0]
