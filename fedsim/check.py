@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from attacks import Knowledge
+from fedsim.conclusions import setting_of
 from fedsim.inferred import TOLD
 from fedsim.policy import SHARES, Leakage, Policy, PolicyError
 from fedsim.proof import proofs_of
@@ -59,8 +60,8 @@ def check(results: Mapping[str, Any], policy: Policy, source: Path | str = "resu
     inferred = [row for row in results.get("inference_summary", ()) if _covered(row["labels"], policy)]
     for rule in policy.leakage:
         rows = [row for row in inferred if row["asset"] == rule.asset] if rule.asset in TOLD else summary
-        for setting in sorted({_setting(cell) for cell in cells}):
-            rulings += _leakage(rule, setting, [row for row in rows if _setting(row) == setting])
+        for setting in sorted({setting_of(cell) for cell in cells}):
+            rulings += _leakage(rule, setting, [row for row in rows if setting_of(row) == setting])
     return rulings
 
 
@@ -68,12 +69,8 @@ def _covered(labels: Mapping[str, str], policy: Policy) -> bool:
     return all(labels.get(axis) == label for axis, label in policy.where.items())
 
 
-def _setting(entry: Row) -> str:
-    return ", ".join(entry["labels"].values()) or "the only setting"
-
-
 def _name(cell: Row) -> str:
-    return f"{_setting(cell)}, seed {cell['seed']}"
+    return f"{setting_of(cell)}, seed {cell['seed']}"
 
 
 def _finished(planned: Mapping[str, Cell], cells: Sequence[Row]) -> Iterator[Ruling]:
@@ -99,8 +96,8 @@ def _protected(planned: Mapping[str, Cell], cells: Sequence[Row], evidence: Mapp
 
 
 def _seeds(cells: Sequence[Row], least: int) -> Iterator[Ruling]:
-    for setting in sorted({_setting(cell) for cell in cells}):
-        done = sum(_setting(cell) == setting and cell["status"] == "done" for cell in cells)
+    for setting in sorted({setting_of(cell) for cell in cells}):
+        done = sum(setting_of(cell) == setting and cell["status"] == "done" for cell in cells)
         yield Ruling("min_seeds", setting, done >= least, f"{done} of at least {least} seeds")
 
 

@@ -35,11 +35,11 @@ def evidence(results: Mapping[str, Any]) -> dict[str, str]:
         if cell["status"] != "done":
             continue
         if cell["digest"] not in planned:
-            lacking.setdefault(_setting(cell), []).append("this fedsim cannot tell what was to be on")
+            lacking.setdefault(setting_of(cell), []).append("this fedsim cannot tell what was to be on")
             continue
         stated = planned[cell["digest"]].scenario.model_dump(mode="json")
         for proof in proofs_of(stated, cell, results["evidence"].get(cell["digest"], {})):
-            lacking.setdefault(f"{_setting(cell)}: {proof.defence}", []).extend(proof.lacking)
+            lacking.setdefault(f"{setting_of(cell)}: {proof.defence}", []).extend(proof.lacking)
     return {
         name: f"not shown: {'; '.join(dict.fromkeys(reasons))}" if reasons else SHOWN
         for name, reasons in lacking.items()
@@ -67,12 +67,13 @@ def _without_figures(verdict: str) -> str:
     return re.split(" by |: ", verdict)[0]
 
 
-def _setting(entry: Mapping[str, Any]) -> str:
+def setting_of(entry: Mapping[str, Any]) -> str:
+    """The labels of a cell or a summary row, in words."""
     return ", ".join(entry["labels"].values()) or "the only setting"
 
 
 def _row_name(row: Mapping[str, Any]) -> str:
-    return f"{_setting(row)}: {row['attack']}, round {row['round']}"
+    return f"{setting_of(row)}: {row['attack']}, round {row['round']}"
 
 
 def _cell_name(labels: Mapping[str, str], seed: int) -> str:

@@ -137,8 +137,8 @@ def test_a_rate_that_leaves_no_member_or_no_other_is_refused(rate):
 def test_lira_takes_answers_that_are_coarse(access):
     facts = ("architecture", "learning_rate", "local_batch_size", "epochs", "member_rate")
     given = finished("confidences", facts)
-    coarse = Oracle(given.source.model if given.source.access == "white_box" else given.source._model, num_classes=4,
-                    access=access, **({"decimals": 2} if access == "rounded" else {}))  # fmt: skip
+    cut_to = {"decimals": 2} if access == "rounded" else {}
+    coarse = Oracle(given.source._model, num_classes=4, access=access, **cut_to)
     full, cut = (
         infer("lira_online", source, given.knowledge, targets=given.targets, budget=Budget(iterations=16)).scores
         for source in (given.source, coarse)
