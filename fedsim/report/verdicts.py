@@ -19,7 +19,7 @@ from fedsim.report.inferences import (
 from fedsim.report.matrix import doubt
 from fedsim.report.proven import shown_on
 from fedsim.report.reading import Json, Results, Setting, mean, setting_name, unique
-from fedsim.report.sections import STOPPED, Context, holds, is_broken, judgement, lowest_rung, strength
+from fedsim.report.sections import STOPPED, Context, holds, how_read, is_broken, judgement, lowest_rung, strength
 from fedsim.report.wording import (
     MISSING,
     SHARES,
@@ -172,15 +172,16 @@ def _row(context: Context, protocol: str, setting: Setting) -> list[object]:
 
 def _short(attempts: list[Json]) -> list[str]:
     """Which attacks rebuilt, read, failed to, or gave no answer, a line each."""
-    broke = [str(entry.get("attack")) for entry in attempts if is_broken(entry)]
+    broke = [f"{entry.get('attack')}{_counts(entry)}" for entry in attempts if is_broken(entry)]
+    sure = how_read(attempts).get("read", [])
     lines: dict[str, list[str]] = {"rebuilt by": broke} if broke else {}
     other: dict[str, list[str]] = {}
     for entry in attempts:
         name = str(entry.get("attack"))
         for reading in entry.get("readings") or []:
-            if reading.get("read"):
+            word = read_as(int(reading.get("n") or 0))
+            if reading.get("read") and (word == "read" or reading.get("what") not in sure):
                 whose = f" of a {COHORT}" if reading.get("unit") == COHORT else ""
-                word = read_as(int(reading.get("n") or 0))
                 lines.setdefault(f"{reading.get('what')}{whose} {word} by", []).append(name)
         if holds(entry):
             lines.setdefault("not broken by", []).append(name)
@@ -196,9 +197,12 @@ def _rebuilt(attempts: list[Json]) -> Cell:
     if not tried:
         return Cell(MISSING)
     best = max(tried, key=lambda entry: finite(entry["recovered"]) or 0.0)
-    counts = f"{best['rebuilt']:,} of {best['n']:,}" if best.get("n") and "rebuilt" in best else ""
-    by = f"by {best.get('attack')}" if best.get("rebuilt") and len(tried) > 1 else ""
-    return Cell(share(best["recovered"]), "\n".join(filter(None, [counts, by])))
+    return Cell(share(best["recovered"]), _counts(best).strip(" ()"))
+
+
+def _counts(entry: Json) -> str:
+    """How many of its targets an attack rebuilt, in brackets; empty where that was not counted."""
+    return f" ({entry['rebuilt']:,} of {entry['n']:,})" if entry.get("n") and "rebuilt" in entry else ""
 
 
 def _epsilon(results: Results, protocol: str, setting: Setting) -> Cell:
