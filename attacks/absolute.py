@@ -9,7 +9,7 @@ from attacks import inverting
 from attacks.known_case import image_case
 from attacks.matching import Matching
 from attacks.objectives import absolute
-from attacks.optimise import match
+from attacks.refining import match_and_refine
 from attacks.registry import Case, Needs, attack
 from attacks.view import Budget, NotApplicable, Reconstruction
 
@@ -27,4 +27,4 @@ RECIPE = dataclasses.replace(inverting.RECIPE, matching=Matching(absolute, tv=0.
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
     """As ``inverting_gradients`` but for the distance; weaker than that on very smooth pictures under noise."""
-    return match(cases, RECIPE, budget)
+    return match_and_refine(cases, RECIPE, budget)

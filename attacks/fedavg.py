@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.inverting import SignedAdam
 from attacks.losses import LOSSES
 from attacks.matching import Matching, local_steps
 from attacks.objectives import absolute
 from attacks.optimise import Recipe, flat_colours, labels_of, match
+from attacks.refining import refine
 from attacks.registry import Case, Needs, Sanity, attack, one_by_one
+from attacks.signed_adam import SignedAdam
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 RECIPE = Recipe(
@@ -101,7 +102,8 @@ def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     if begins is not None:
         claims += match([chosen], RECIPE, dataclasses.replace(rest, restarts=1), [begins[best]])
     done = [claim for claim in claims if isinstance(claim, Reconstruction) and claim.converged]
-    return min(done, key=lambda claim: claim.objective.item(), default=claims[0])
+    nearest = min(done, key=lambda claim: claim.objective.item(), default=claims[0])
+    return refine([chosen], [nearest], RECIPE, rest)[0]
 
 
 def _read_as_one(case: Case, orders: Sequence[Tensor], budget: Budget) -> list[Tensor] | None:

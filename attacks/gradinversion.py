@@ -11,14 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from attacks.inverting import SignedAdam
 from attacks.known_case import ERROR
 from attacks.losses import LOSSES
 from attacks.matching import Matching
 from attacks.norms import batch_statistics, running_statistics
 from attacks.objectives import cosine
-from attacks.optimise import Recipe, flat_colours, match
+from attacks.optimise import Recipe, flat_colours
+from attacks.refining import match_and_refine
 from attacks.registry import Case, Needs, Sanity, attack
+from attacks.signed_adam import SignedAdam
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 _WEIGHTS = 0.01, 1.0
@@ -96,6 +97,6 @@ def solve_with_batch_statistics(cases: Sequence[Case], budget: Budget) -> list[R
 
 def _where_normed(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
     normed = [bool(running_statistics(case.observation)) for case in cases]
-    solved = iter(match([case for case, fits in zip(cases, normed, strict=True) if fits], recipe, budget))
+    solved = iter(match_and_refine([case for case, fits in zip(cases, normed, strict=True) if fits], recipe, budget))
     lacking = NotApplicable("a model with BatchNorm statistics", "L6" if recipe is BATCH else "L5")
     return [next(solved) if fits else lacking for fits in normed]

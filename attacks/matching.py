@@ -1,5 +1,6 @@
 """What gradient matching minimises, and a case made ready for it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -184,7 +185,13 @@ def prepare(case: Case, target: Mapping[str, Tensor], labels: Tensor | None, mat
     )
     if len(victim.labels) != batch:
         raise ValueError(f"labels: {len(victim.labels)} for batch_size = {batch}; pass one label per example")
-    _probe(victim)
+    try:
+        _probe(victim)
+    except ValueError:
+        if dtype == returns:
+            raise
+        narrow = prepare(case, target, labels, dataclasses.replace(matching, dtype=returns))
+        return dataclasses.replace(narrow, notes=(*narrow.notes, f"matched in {returns}: the model takes no {dtype}"))
     return victim
 
 

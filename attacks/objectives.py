@@ -30,7 +30,13 @@ def cosine(gradient: Gradient, target: Gradient) -> Tensor:
     Geiping, Bauermeister, Dröge, Moeller 2020, eq. 4.
     """
     own, seen = _flat(gradient, target)
-    return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
+    return _turn(own, seen)
+
+
+def _turn(own: Tensor, seen: Tensor) -> Tensor:
+    """One minus the cosine, as half the squared distance of the unit vectors: nothing cancels near a match."""
+    gap = own / (own * own).sum().sqrt() - seen / (seen * seen).sum().sqrt()
+    return (gap * gap).sum() / 2
 
 
 ROUND = 0.01
@@ -54,8 +60,7 @@ def absolute(gradient: Gradient, target: Gradient) -> Tensor:
 def kept_cosine(gradient: Gradient, target: Gradient) -> Tensor:
     """``cosine`` over the coordinates that a client kept: where the target is exactly zero, it says nothing."""
     own, seen = _flat(gradient, target)
-    own = own * (seen != 0)
-    return 1 - (own * seen).sum() / ((own * own).sum() * (seen * seen).sum()).sqrt()
+    return _turn(own * (seen != 0), seen)
 
 
 def wrong_signs(gradient: Gradient, target: Gradient) -> Tensor:
@@ -65,6 +70,15 @@ def wrong_signs(gradient: Gradient, target: Gradient) -> Tensor:
     return wrong.sum() / own.abs().sum()
 
 
+EDGE = 1e-3
+"""Differences of neighbours below this size, a quarter of a grey level, are squared instead, so that flat areas are no
+kinks."""
+
+
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, down plus across (scalar); (B, C, H, W), any C, H, W > 1."""
-    return (images.diff(dim=-1).abs().mean()) + (images.diff(dim=-2).abs().mean())
+    """Mean absolute difference of neighbouring pixels, down plus across (scalar); (B, C, H, W), any C, H, W > 1.
+
+    Smooth at zero (Charbonnier, width EDGE); of images in unit coordinates.
+    """
+    across, down = ((images.diff(dim=axis).square() + EDGE**2).sqrt() - EDGE for axis in (-1, -2))
+    return across.mean() + down.mean()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from attacks.absolute import RECIPE
 from attacks.known_case import image_case
 from attacks.objectives import Gradient, absolute
-from attacks.optimise import labels_of, match
+from attacks.optimise import labels_of
+from attacks.refining import match_and_refine
 from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, NotApplicable, Observation, Reconstruction
 
@@ -80,7 +81,7 @@ def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     recipe = dataclasses.replace(RECIPE, matching=matching)
     marked = F.one_hot(labels, know.num_classes).to(next(together.model.parameters())).repeat(1, len(seen))
     granted = dataclasses.replace(know, labels=marked, num_classes=marked.shape[1])
-    claim = match([Case((together,), granted, case.generator)], recipe, budget)[0]
+    claim = match_and_refine([Case((together,), granted, case.generator)], recipe, budget)[0]
     if isinstance(claim, NotApplicable):
         return claim
     notes = (*claim.notes, f"{len(seen)} rounds were taken to hold the same {know.batch_size} examples")

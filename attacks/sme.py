@@ -13,6 +13,7 @@ from torch import nn
 from attacks.absolute import RECIPE
 from attacks.known_case import image_case
 from attacks.optimise import labels_of, match
+from attacks.refining import match_and_refine
 from attacks.registry import Case, Needs, Sanity, attack, one_by_one
 from attacks.view import Budget, NotApplicable, Observation, Reconstruction
 
@@ -51,7 +52,7 @@ def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     scores = [claim.objective.item() if isinstance(claim, Reconstruction) else torch.inf for claim in found]
     best = WAYS[scores.index(min(scores))]
     rest = dataclasses.replace(budget, seconds=budget.seconds and budget.seconds / 2)
-    claim = match([_at(case, best, state)], RECIPE, rest)[0]
+    claim = match_and_refine([_at(case, best, state)], RECIPE, rest)[0]
     if isinstance(claim, NotApplicable):
         return claim
     return dataclasses.replace(claim, notes=(*claim.notes, f"the surrogate stands at {best:g} of the way"))

@@ -12,7 +12,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from attacks.columns import Column, decided, relaxed
-from attacks.inverting import SignedAdam
 from attacks.labels import mean_gradient_factor
 from attacks.losses import LOSSES
 from attacks.matching import Matching, Victim
@@ -21,6 +20,7 @@ from attacks.optimise import Recipe, match
 from attacks.peeling import read_batch
 from attacks.probe import sandbox
 from attacks.registry import Case, Needs, Sanity, attack
+from attacks.signed_adam import SignedAdam
 from attacks.view import Budget, Knowledge, NotApplicable, Observation, Reconstruction
 
 

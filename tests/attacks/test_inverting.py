@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from attacks import Budget, Knowledge, Observation, reconstruct
-from attacks.inverting import SignedAdam
 from attacks.metrics import psnr
+from attacks.signed_adam import SignedAdam
 from tests.attacks.conftest import delta, gradient
 from tests.attacks.pictures import attack, photo
 from tests.attacks.test_idlg import KNOW, inputs, small
