@@ -28,6 +28,8 @@ RECIPE = Recipe(
 LONE = dataclasses.replace(RECIPE, matching=Matching(cosine, tv=0.02))
 """For one image, with which no other mixes: less smoothing (on photographs held out a smooth net asks for more, a
 rectifying one for still less)."""
+LONE_SEARCH = 0.4
+"""The part of the iterations that its search needs; where images mix, the search is what decides, and has them all."""
 
 
 @attack(
@@ -40,12 +42,13 @@ rectifying one for still less)."""
     sanity=lambda: image_case(nn.ReLU(), Budget(iterations=400)),
 )
 def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam.
+    """Labels first (granted, by the sign rule, or as estimated counts); then signed Adam, and refining of its claim.
 
     It starts from noise, for several images from flat colours.
     """
     answers: dict[int, Reconstruction | NotApplicable] = {}
-    for recipe, lone in ((LONE, True), (RECIPE, False)):
+    for recipe, lone, search in ((LONE, True, LONE_SEARCH), (RECIPE, False, 1.0)):
         own = [place for place, case in enumerate(cases) if (case.knowledge.batch_size == 1) == lone]
-        answers.update(zip(own, match_and_refine([cases[place] for place in own], recipe, budget), strict=True))
+        found = match_and_refine([cases[place] for place in own], recipe, budget, search)
+        answers.update(zip(own, found, strict=True))
     return [answers[place] for place in range(len(cases))]

@@ -22,8 +22,8 @@ from attacks.registry import Case
 from attacks.signed_adam import SignedAdam
 from attacks.view import Budget, NotApplicable, Reconstruction
 
-SEARCH, LEAST = 0.4, 300
-"""The part of the iterations, and of the seconds, for the search, and the iterations below which it has them all."""
+LEAST = 300
+"""Iterations that a search gets before any are kept for refining."""
 LEVELS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
 """Parts of the recipe's total variation."""
 FALL = 0.7
@@ -46,15 +46,18 @@ class _Stand:
     gains: bool = True
 
 
-def match_and_refine(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """``match`` with a part of the budget; then ``refine``, of each case's best restart.
+def match_and_refine(
+    cases: Sequence[Case], recipe: Recipe, budget: Budget, search: float = 1.0
+) -> list[Reconstruction | NotApplicable]:
+    """``match`` with the part ``search`` of the iterations; then ``refine``, of each case's best restart.
 
-    That has the iterations that the search left to all restarts, at least those of one.
+    That has the iterations that the search left to all restarts, at least those of one. Time is shared likewise.
     """
     iterations, restarts = budget.iterations or recipe.iterations, budget.restarts or recipe.restarts
-    searched = min(iterations, max(LEAST, round(SEARCH * iterations)))
+    searched = min(iterations, max(LEAST, round(search * iterations)))
     left = max(iterations, (iterations - searched) * restarts)
-    now, later = (budget.seconds and part * budget.seconds for part in (SEARCH, 1 - SEARCH))
+    part = searched * restarts / (searched * restarts + left)
+    now, later = (budget.seconds and share * budget.seconds for share in (part, 1 - part))
     claims = match(cases, recipe, dataclasses.replace(budget, iterations=searched, seconds=now))
     return refine(cases, claims, recipe, dataclasses.replace(budget, iterations=left, seconds=later))
 
