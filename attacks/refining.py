@@ -29,7 +29,8 @@ LEVELS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
 FALL = 0.7
 """A level must lower the distance to this part of what it was; what falls more slowly is noise being followed."""
 STEPS, RATE = 150, 0.01
-"""Steps of L-BFGS at most in a level, and the rate at which signed Adam begins one: its tenth in a search."""
+"""Steps of L-BFGS in a level for each example, at most the budget's; and the rate at which signed Adam begins a level,
+a tenth of a search's."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ def match_and_refine(
 def refine(
     cases: Sequence[Case], claims: Sequence[Reconstruction | NotApplicable], recipe: Recipe, budget: Budget
 ) -> list[Reconstruction | NotApplicable]:
-    """Each case's claim, taken on under ever less total variation; ``budget.iterations`` are for all levels.
+    """Each case's claim, taken on under ever less total variation.
 
     A level goes down by L-BFGS in float64, which is for smooth models, and where that does not bring the gradient much
-    nearer by signed Adam. The claim is that of the last level before the first that neither brings nearer.
+    nearer by signed Adam, for which the levels share ``budget.iterations``. The claim is that of the last level before
+    the first that neither brings nearer.
     """
     refined = list(claims)
     stands = [
@@ -77,8 +79,7 @@ def refine(
         if isinstance(claim, Reconstruction) and claim.converged
     ]
     seconds = budget.seconds and budget.seconds / len(LEVELS) / 2  # for each of the two ways down
-    iterations = math.ceil((budget.iterations or recipe.iterations) / len(LEVELS))
-    level = dataclasses.replace(budget, iterations=iterations, restarts=1, seconds=seconds)
+    level = dataclasses.replace(budget, restarts=1, seconds=seconds)
     for part in LEVELS:
         lower = dataclasses.replace(recipe, matching=dataclasses.replace(recipe.matching, tv=part * recipe.matching.tv))
         stands = _lowered(stands, lower, level)
@@ -91,11 +92,14 @@ def refine(
 def _lowered(stands: list[_Stand], recipe: Recipe, level: Budget) -> list[_Stand]:
     """The cases as this level leaves them."""
     matching = dataclasses.replace(recipe.matching, dtype=torch.float64)
-    few = dataclasses.replace(level, iterations=min(STEPS, level.iterations or STEPS))
     smooth = dataclasses.replace(recipe, matching=matching, minimiser=_lbfgs, stalls=True)
     kinked = dataclasses.replace(recipe, minimiser=functools.partial(SignedAdam, rate=RATE))
+    examples = max((stand.case.knowledge.batch_size or 1 for stand in stands), default=1)
+    iterations = level.iterations or recipe.iterations
+    few = dataclasses.replace(level, iterations=min(STEPS * examples, iterations))
+    share = dataclasses.replace(level, iterations=math.ceil(iterations / len(LEVELS)))
     first = _descended(stands, smooth, few)
-    second = _descended([stand for stand in first if not stand.gains], kinked, level)
+    second = _descended([stand for stand in first if not stand.gains], kinked, share)
     return [stand for stand in first if stand.gains] + second
 
 

@@ -10,7 +10,7 @@ from attacks import Budget, Knowledge, NotApplicable, Observation, reconstruct
 from attacks.inverting import LONE
 from attacks.metrics import psnr
 from attacks.optimise import match
-from attacks.refining import match_and_refine, refine
+from attacks.refining import LEVELS, match_and_refine, refine
 from attacks.registry import Case
 from attacks.view import generator
 from tests.attacks.conftest import gradient
@@ -47,7 +47,7 @@ def test_at_a_smooth_net_it_goes_far_beyond_what_smoothing_lets_a_search_find():
         assert after.iterations > before.iterations
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("noise", [0.01, 0.3])
 def test_under_noise_it_does_not_lose_what_the_search_found(noise):
     victims = [photo("lenet", seed) for seed in range(3)]
     for victim, before, after in zip(victims, *searched_and_refined(victims, noise), strict=True):
@@ -68,9 +68,9 @@ def test_what_the_search_cannot_take_is_passed_on():
     assert refine([case_of(victim)], [lacking], LONE, BUDGET) == [lacking]
 
 
-def test_the_search_and_all_levels_stay_within_the_steps_of_one_restart_more():
-    claim = match_and_refine([case_of(photo("lenet", 0))], LONE, Budget(iterations=400, restarts=2))[0]
-    assert claim.iterations <= 3 * 400
+def test_a_short_budget_keeps_search_and_levels_short():
+    claim = match_and_refine([case_of(photo("lenet", 0))], LONE, Budget(iterations=10, restarts=2))[0]
+    assert claim.iterations <= 2 * 10 + len(LEVELS) * (10 + 2)
 
 
 def test_a_model_that_takes_single_precision_alone_is_matched_in_it():
