@@ -16,6 +16,7 @@ from attacks.known_case import SIDE, image_case
 from attacks.matching import Matching
 from attacks.objectives import cosine
 from attacks.optimise import Recipe, match
+from attacks.refining import refine
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, NotApplicable, Reconstruction
 
@@ -86,8 +87,8 @@ def latent_then_pixels(cases: Sequence[Case], budget: Budget) -> list[Reconstruc
     known = [dataclasses.replace(cases[index].knowledge, labels=found.labels) for index, found in begun]
     again = [dataclasses.replace(cases[i], knowledge=own) for (i, _), own in zip(begun, known, strict=True)]
     starts = [found.inputs for _, found in begun if found.inputs is not None]
-    refined = match(again, RECIPE, half, starts) if again else []
-    for (index, found), better in zip(begun, refined, strict=True):
+    pixels = refine(again, match(again, RECIPE, half, starts), RECIPE, half)
+    for (index, found), better in zip(begun, pixels, strict=True):
         if isinstance(better, Reconstruction):
             steps = found.iterations + better.iterations
             answers[index] = dataclasses.replace(better, iterations=steps) if better.converged else found

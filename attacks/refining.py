@@ -29,8 +29,8 @@ LEVELS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
 FALL = 0.7
 """A level must lower the distance to this part of what it was; what falls more slowly is noise being followed."""
 STEPS, RATE = 150, 0.01
-"""Steps of L-BFGS in a level for each example, at most the budget's; and the rate at which signed Adam begins a level,
-a tenth of a search's."""
+"""Steps of L-BFGS in a level for one example, and the rate at which signed Adam begins one, a tenth of a search's. Several
+examples are far worse conditioned together: steps grow with the square of how many there are, up to the budget's."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _lowered(stands: list[_Stand], recipe: Recipe, level: Budget) -> list[_Stand
     kinked = dataclasses.replace(recipe, minimiser=functools.partial(SignedAdam, rate=RATE))
     examples = max((stand.case.knowledge.batch_size or 1 for stand in stands), default=1)
     iterations = level.iterations or recipe.iterations
-    few = dataclasses.replace(level, iterations=min(STEPS * examples, iterations))
+    few = dataclasses.replace(level, iterations=min(STEPS * examples**2, iterations))
     share = dataclasses.replace(level, iterations=math.ceil(iterations / len(LEVELS)))
     first = _descended(stands, smooth, few)
     second = _descended([stand for stand in first if not stand.gains], kinked, share)
