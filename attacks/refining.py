@@ -29,8 +29,8 @@ LEVELS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
 FALL = 0.7
 """A level must lower the distance to this part of what it was; what falls more slowly is noise being followed."""
 STEPS, RATE = 150, 0.01
-"""Steps of L-BFGS in a level for one example, and the rate at which signed Adam begins one, a tenth of a search's. Several
-examples are far worse conditioned together: steps grow with the square of how many there are, up to the budget's."""
+"""Steps of L-BFGS in a level for one example, and the rate at which signed Adam begins one, a tenth of a search's.
+Several examples are far worse conditioned together: steps grow with the square of how many, up to the budget's."""
 
 
 @dataclass(frozen=True)
