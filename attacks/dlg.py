@@ -27,7 +27,7 @@ RECIPE = Recipe(
     "dlg",
     paper="Zhu, Liu, Han, NeurIPS 2019, Deep Leakage from Gradients, algorithm 1",
     claim="the inputs and the labels behind a gradient of a small smooth model",
-    needs=Needs(rung="L5", knowledge=("batch_size",)),
+    needs=Needs(rung="L5", knowledge=("batch_size",), of_deltas=("learning_rate",)),
     cost="seconds",
     stopped_by="secure aggregation, noise of a hundredth of the gradient, larger batches, or activations with kinks",
     sanity=lambda: image_case(nn.Sigmoid(), Budget(iterations=400)),

@@ -27,7 +27,7 @@ RECIPE = Recipe(
     "idlg",
     paper="Zhao, Mopuri, Bilen 2020, iDLG: Improved Deep Leakage from Gradients",
     claim="the inputs behind a gradient of a small smooth model, with the label by the sign rule",
-    needs=Needs(rung="L5", knowledge=("batch_size",)),
+    needs=Needs(rung="L5", knowledge=("batch_size",), of_deltas=("learning_rate",)),
     cost="seconds",
     stopped_by="secure aggregation, noise of a hundredth of the gradient, larger batches, or activations with kinks",
     sanity=lambda: image_case(nn.Sigmoid(), Budget(iterations=400)),

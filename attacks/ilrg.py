@@ -68,7 +68,7 @@ def _sanity() -> Sanity:
     "ilrg",
     paper="Ma et al., ICLR 2023, Instance-wise Batch Label Restoration; Hu et al. 2024 (RLU) for several steps",
     claim="how many examples of each class a batch holds, repeats included, also at a trained model",
-    needs=Needs(rung="L5", knowledge=("batch_size",), sums=True),
+    needs=Needs(rung="L5", knowledge=("batch_size",), of_deltas=("learning_rate",), sums=True),
     cost="closed form",
     stopped_by="noise, or keeping the output layer's gradient hidden",
     sanity=_sanity,

@@ -65,6 +65,8 @@ class InferenceNeeds:
     targets: tuple[str, ...] = ("inputs", "labels")
     kinds: tuple[Kind, ...] = ("gradient", "delta")
     sums: bool = False
+    of_deltas: tuple[str, ...] = ()
+    """Knowledge that it needs besides where the updates are deltas."""
 
     @property
     def works_on(self) -> str:
@@ -174,7 +176,9 @@ def _check(needs: InferenceNeeds, source: Source, know: Knowledge, targets: Targ
         wanted = "updates that the server can read" if needs.source == "updates" else "the finished model"
         raise NotApplicable(wanted, needs.rung)
     observed = source if isinstance(source, Sequence) else ()
-    check(Needs(needs.rung, needs.knowledge, needs.kinds, needs.sums, updates), observed, know)
+    check(
+        Needs(needs.rung, needs.knowledge, needs.kinds, needs.sums, updates, of_deltas=needs.of_deltas), observed, know
+    )
     if not isinstance(source, Sequence) and ACCESS.index(source.access) > ACCESS.index(needs.access):
         raise NotApplicable(f"access {needs.access} (the model answers {source.access})", needs.rung)
     for field in needs.targets:

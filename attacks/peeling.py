@@ -267,7 +267,7 @@ def _sanity() -> Sanity:
     "peeling",
     paper="Phong et al., IEEE TIFS 2017, section 4, repeated on what is left; test after Dimitrov et al., NeurIPS 2024",
     claim="a whole batch behind one step at a first dense layer with a bias, example by example and exactly",
-    needs=Needs(rung="L5", knowledge=("batch_size",), sums=True),
+    needs=Needs(rung="L5", knowledge=("batch_size",), of_deltas=("learning_rate",), sums=True),
     cost="closed form",
     stopped_by="any noise or rounding beyond float32's, several local steps, or more examples than rows tell apart",
     sanity=_sanity,

@@ -11,7 +11,7 @@ from attacks.candidates import downhill
 from attacks.inference import Claim, InferenceNeeds, Targets, inference
 from attacks.losses import LOSSES
 from attacks.matching import local_steps
-from attacks.view import Budget, Knowledge, NotApplicable, Observation
+from attacks.view import Budget, Knowledge, Observation
 
 _PAIRS = 150
 """Simulated updates with the property, and as many without, for each observed model."""
@@ -26,7 +26,12 @@ _WIDEST = 20_000
     paper="Melis et al. 2019 (Exploiting unintended feature leakage in collaborative learning)",
     claim="whether records with a given property are behind an update",
     needs=InferenceNeeds(
-        "L5", "updates", knowledge=("batch_size", "public", "public_labels"), targets=("holds",), sums=True
+        "L5",
+        "updates",
+        knowledge=("batch_size", "public", "public_labels"),
+        targets=("holds",),
+        sums=True,
+        of_deltas=("learning_rate",),
     ),
     cost="minutes",
     stopped_by="sums over many clients, or client-level noise",
@@ -91,8 +96,6 @@ def _simulated(obs: Observation, know: Knowledge, names: Sequence[str], chosen: 
     """What a client with these public records would have sent, along ``names``, pointing as a gradient does."""
     assert know.public is not None
     assert know.public_labels is not None
-    if obs.kind == "delta" and know.learning_rate is None:
-        raise NotApplicable("learning_rate", "L5")
     model = copy.deepcopy(obs.model).eval()
     weights = dict(model.named_parameters())
     moved = [weights[name] for name in names]

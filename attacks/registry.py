@@ -31,6 +31,8 @@ class Needs:
     sums: bool = False
     update: bool = True
     history: bool = False
+    of_deltas: tuple[str, ...] = ()
+    """Knowledge that it needs besides where the update is a delta."""
 
     @property
     def works_on(self) -> str:
@@ -143,6 +145,9 @@ def check(needs: Needs, observations: Sequence[Observation], knowledge: Knowledg
             raise NotApplicable(f"a {' or '.join(needs.kinds)} (the view holds a {observation.kind})", needs.rung)
         if observation.contributors > 1 and not needs.sums:
             raise NotApplicable(f"one client's update (this is a sum over {observation.contributors})", needs.rung)
+        for name in needs.of_deltas if observation.kind == "delta" else ():
+            if getattr(knowledge, name) is None:
+                raise NotApplicable(name, needs.rung)
         broken = [n for n, t in observation.update.items() if not torch.isfinite(t).all()]
         if broken and needs.update:
             raise NotFinite(f"a finite update (non-finite values in {broken}: the client's training diverged)", "L4")

@@ -29,6 +29,7 @@ from fedsim.scripts import available_scripts, load_scenario, story
 from fedsim.store import StoreError
 from fedsim.tasks import DATASETS, MODELS, PARTITIONS
 from fedsim.tracking import log_to_mlflow, log_to_tensorboard
+from fedsim.words import facts_needed
 from strategies.plants import PLANTS
 from strategies.secure_aggregation import FLOWER
 
@@ -325,7 +326,8 @@ def _attack_lines() -> Iterator[str]:
         needs = attack.needs
         yield f"[bold]{name}[/]: rung {needs.rung}, {attack.cost}, on {needs.works_on}"
         yield f"    recovers: {attack.claim}"
-        yield f"    knowing: {', '.join(needs.knowledge) or 'nothing besides'}"
+        facts = ", ".join(facts_needed(needs.knowledge, needs.of_deltas, {}))
+        yield f"    knowing: {facts or 'nothing besides'}"
         yield f"    stopped by: {attack.stopped_by}"
         yield f"    {attack.paper}"
 

@@ -47,6 +47,12 @@ def rung_step(rung: str) -> int:
     return int(rung[1:]) if rung[1:].isdigit() else 99
 
 
+def facts_needed(knowledge: Sequence[str], of_deltas: Sequence[str], words: Mapping[str, str]) -> list[str]:
+    """What an attack must be told, in ``words`` where these have the fact; some of it of a delta alone."""
+    always, then = ([words.get(fact, fact) for fact in facts] for facts in (knowledge, of_deltas))
+    return [*always, *(f"{fact} (where the update is a delta)" for fact in then)]
+
+
 def listed(items: Sequence[str], last: str = "and") -> str:
     """``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}" if items else ""

@@ -8,7 +8,7 @@ from fedsim.report.sections import Context
 from fedsim.report.seen import threat
 from fedsim.report.standards import CATALOGUES, GOALS, goal_of
 from fedsim.report.wording import MISSING
-from fedsim.words import KNOWLEDGE, RUNGS, listed, rung_step
+from fedsim.words import KNOWLEDGE, RUNGS, facts_needed, listed, rung_step
 
 CAPABILITY = {
     "honest_but_curious": "the server, which keeps to the protocol and reads what it receives",
@@ -74,7 +74,7 @@ def _row(name: str, records: list[Json]) -> list[object]:
     rungs = sorted(unique(str(record.get("rung")) for record in records), key=rung_step)
     done = [record for record in records if record.get("status") != "not_applicable"]
     had = unique(str(record["access"]).replace("_", " ") for record in done if record.get("access"))
-    knows = [KNOWLEDGE.get(fact, fact) for fact in needs.knowledge] if needs else []
+    knows = facts_needed(needs.knowledge, needs.of_deltas, KNOWLEDGE) if needs else []
     return [
         name,
         GOALS[goal_of(name)].wants,
