@@ -1,9 +1,10 @@
 """Reconstructions per CPU second beside PyPI ``breaching``: inverting gradients on the same victims, in one run.
 
-``python -m tests.benchmarks.attack_speed [VICTIMS]``, default 8; 64 is the whole benchmark, half a CPU hour of the
-peer's. It is given our weight of total variation, and a quarter of the victims with its own. Every victim gets 4
-restarts of 2000 iterations at a sigmoid LeNet, on one thread; both choose a restart by their own objective. Victims
-and restarts run side by side here, one after another there. CPU seconds, since other programs may share the machine.
+``python -m tests.benchmarks.attack_speed [VICTIMS]``, default 8; 64 is the whole benchmark, an hour of the peer. It is
+given our weight of total variation, and a quarter of the victims with its own. Every victim gets 4 restarts of 2000
+iterations at a sigmoid LeNet, on one thread; both choose a restart by their own objective. Ours spends a part of its
+iterations on the search, and of the rest what it needs on refining what it found. Victims and restarts run side by side
+here, one after another there. CPU seconds, since other programs may share the machine.
 """
 
 import statistics
