@@ -30,6 +30,9 @@ ORDERS, TRIAL, LEAST = 24, 0.3, 120
 """Orders of the labels over the local steps that are tried, and the part of the iterations that each gets, at least
 LEAST. On photographs held out, shorter trials, and trials from noise, more often took a wrong order for the best."""
 
+PARTS = 5
+"""The steps read as one, all trials, the searches from noise and from there, and refining: each has as many seconds."""
+
 
 def _sanity() -> Sanity:
     """Two steps on an 8x8 grey blob each, of different classes, at a one-layer convolutional net."""
@@ -81,13 +84,13 @@ def _sanity() -> Sanity:
 def solve(case: Case, budget: Budget) -> Reconstruction | NotApplicable:
     """Labels first, then the steps read as one; from there short searches tell in which order the steps met the labels.
 
-    A long search from noise, and one from the steps read as one, then find the inputs. Later epochs are taken to repeat
-    the order of the first.
+    A long search from noise, and one from the steps read as one, then find the inputs, and the better claim is refined.
+    Later epochs are taken to repeat the order of the first.
     """
     labels = labels_of(case)
     orders = list(_orders(labels, case.knowledge.local_batch_size or len(labels), case.generator))
     state = case.generator.get_state()
-    rest = dataclasses.replace(budget, seconds=budget.seconds and budget.seconds / 3)
+    rest = dataclasses.replace(budget, seconds=budget.seconds and budget.seconds / PARTS)
     begins = _read_as_one(_ordered(case, labels, state), orders, rest)
     best = 0
     if len(orders) > 1:

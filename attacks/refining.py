@@ -79,7 +79,8 @@ def refine(
         if isinstance(claim, Reconstruction) and claim.converged
     ]
     seconds = budget.seconds and budget.seconds / len(LEVELS) / 2  # for each of the two ways down
-    level = dataclasses.replace(budget, restarts=1, seconds=seconds)
+    # Compiling takes longer than a level.
+    level = dataclasses.replace(budget, restarts=1, seconds=seconds, compile=False)
     for part in LEVELS:
         lower = dataclasses.replace(recipe, matching=dataclasses.replace(recipe.matching, tv=part * recipe.matching.tv))
         stands = _lowered(stands, lower, level)
