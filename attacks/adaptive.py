@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attacks.inverting import RECIPE
 from attacks.known_case import image_case
 from attacks.objectives import Distance, cosine, kept_cosine, wrong_signs
+from attacks.optimise import match
 from attacks.refining import match_and_refine
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.view import Budget, NotApplicable, Observation, Reconstruction
@@ -94,7 +95,9 @@ def solve(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApp
         seen = dataclasses.replace(case.observation, update=legible(case.observation.update))
         defence, distance = shown(seen.update)
         recipe = dataclasses.replace(RECIPE, matching=dataclasses.replace(RECIPE.matching, distance=distance))
-        claim = match_and_refine([dataclasses.replace(case, observations=(seen,))], recipe, budget)[0]
+        # Whole regions have the right signs: there the smoothing that refining takes away is what chooses.
+        search = match if distance is wrong_signs else match_and_refine
+        claim = search([dataclasses.replace(case, observations=(seen,))], recipe, budget)[0]
         if isinstance(claim, Reconstruction):
             claim = dataclasses.replace(claim, notes=(*claim.notes, f"the update shows {defence}"))
         answers.append(claim)

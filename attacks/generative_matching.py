@@ -79,15 +79,15 @@ def latent(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotAp
     sanity=_sanity,
 )
 def latent_then_pixels(cases: Sequence[Case], budget: Budget) -> list[Reconstruction | NotApplicable]:
-    """The codes, then inverting gradients from there; each stage has the budget's iterations, and half its seconds."""
-    half = dataclasses.replace(budget, seconds=budget.seconds and budget.seconds / 2)
-    answers = likely_inputs(cases, half)
+    """The codes, then inverting gradients from there; each stage, and refining, has a third of the budget's seconds."""
+    third = dataclasses.replace(budget, seconds=budget.seconds and budget.seconds / 3)
+    answers = likely_inputs(cases, third)
     begun = [(index, found) for index, found in enumerate(answers) if isinstance(found, Reconstruction)]
     begun = [(index, found) for index, found in begun if found.inputs is not None]
     known = [dataclasses.replace(cases[index].knowledge, labels=found.labels) for index, found in begun]
     again = [dataclasses.replace(cases[i], knowledge=own) for (i, _), own in zip(begun, known, strict=True)]
     starts = [found.inputs for _, found in begun if found.inputs is not None]
-    pixels = refine(again, match(again, RECIPE, half, starts), RECIPE, half)
+    pixels = refine(again, match(again, RECIPE, third, starts), RECIPE, third)
     for (index, found), better in zip(begun, pixels, strict=True):
         if isinstance(better, Reconstruction):
             steps = found.iterations + better.iterations

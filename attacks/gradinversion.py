@@ -16,7 +16,7 @@ from attacks.losses import LOSSES
 from attacks.matching import Matching
 from attacks.norms import batch_statistics, running_statistics
 from attacks.objectives import cosine
-from attacks.optimise import Recipe, flat_colours
+from attacks.optimise import Recipe, flat_colours, match
 from attacks.refining import match_and_refine
 from attacks.registry import Case, Needs, Sanity, attack
 from attacks.signed_adam import SignedAdam
@@ -97,6 +97,8 @@ def solve_with_batch_statistics(cases: Sequence[Case], budget: Budget) -> list[R
 
 def _where_normed(cases: Sequence[Case], recipe: Recipe, budget: Budget) -> list[Reconstruction | NotApplicable]:
     normed = [bool(running_statistics(case.observation)) for case in cases]
-    solved = iter(match_and_refine([case for case, fits in zip(cases, normed, strict=True) if fits], recipe, budget))
+    # Running statistics are none that the batch has: their distance, which never falls, would hide the gradient's.
+    search = match_and_refine if recipe is BATCH else match
+    solved = iter(search([case for case, fits in zip(cases, normed, strict=True) if fits], recipe, budget))
     lacking = NotApplicable("a model with BatchNorm statistics", "L6" if recipe is BATCH else "L5")
     return [next(solved) if fits else lacking for fits in normed]

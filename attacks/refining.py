@@ -7,6 +7,8 @@ on the update: without noise all the way, under noise until the candidate would 
 import dataclasses
 import functools
 import math
+import textwrap
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,8 @@ LEVELS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
 """Parts of the recipe's total variation."""
 FALL = 0.7
 """A level must lower the distance to this part of what it was; what falls more slowly is noise being followed."""
+LEGIBLE = 160
+"""Letters of a failure's own words that a note repeats."""
 STEPS, RATE = 150, 0.01
 """Steps of L-BFGS in a level for one example, and the rate at which signed Adam begins one, a tenth of a search's.
 Several examples are far worse conditioned together: steps grow with the square of how many, up to the budget's."""
@@ -52,55 +56,61 @@ def match_and_refine(
 ) -> list[Reconstruction | NotApplicable]:
     """``match`` with the part ``search`` of the iterations; then ``refine``, of each case's best restart.
 
-    That has the iterations that the search left to all restarts, at least those of one. Time is shared likewise.
+    That has the iterations that the search left to all restarts, at least those of one. Time is shared likewise; what
+    the search does not use of it goes to refining.
     """
     iterations, restarts = budget.iterations or recipe.iterations, budget.restarts or recipe.restarts
     searched = min(iterations, max(LEAST, round(search * iterations)))
     left = max(iterations, (iterations - searched) * restarts)
     part = searched * restarts / (searched * restarts + left)
-    now, later = (budget.seconds and share * budget.seconds for share in (part, 1 - part))
+    began = time.monotonic()
+    now = budget.seconds and part * budget.seconds
     claims = match(cases, recipe, dataclasses.replace(budget, iterations=searched, seconds=now))
+    spent = (time.monotonic() - began) / max(1, len(cases))
+    later = budget.seconds and max(budget.seconds - spent, (1 - part) * budget.seconds)
     return refine(cases, claims, recipe, dataclasses.replace(budget, iterations=left, seconds=later))
 
 
 def refine(
     cases: Sequence[Case], claims: Sequence[Reconstruction | NotApplicable], recipe: Recipe, budget: Budget
 ) -> list[Reconstruction | NotApplicable]:
-    """Each case's claim, taken on under ever less total variation.
+    """Each case's claim, taken on under ever less total variation; ``budget.seconds`` are per case.
 
     A level goes down by L-BFGS in float64, which is for smooth models, and where that does not bring the gradient much
     nearer by signed Adam, for which the levels share ``budget.iterations``. The claim is that of the last level before
-    the first that neither brings nearer.
+    the first that neither brings nearer. Where a model does not take what this asks of it, the search's claim stands.
     """
     refined = list(claims)
-    stands = [
-        _stand(place, cases[place], claim, recipe.matching)
-        for place, claim in enumerate(claims)
-        if isinstance(claim, Reconstruction) and claim.converged
-    ]
-    seconds = budget.seconds and budget.seconds / len(LEVELS) / 2  # for each of the two ways down
-    # Compiling takes longer than a level.
-    level = dataclasses.replace(budget, restarts=1, seconds=seconds, compile=False)
-    for part in LEVELS:
-        lower = dataclasses.replace(recipe, matching=dataclasses.replace(recipe.matching, tv=part * recipe.matching.tv))
-        stands = _lowered(stands, lower, level)
-        for stand in stands:
-            refined[stand.place] = stand.claim
-        stands = [stand for stand in stands if stand.gains]
+    by_size: dict[int, list[_Stand]] = {}
+    for place, claim in enumerate(claims):
+        if isinstance(claim, Reconstruction) and claim.converged:
+            size = cases[place].knowledge.batch_size or 1
+            by_size.setdefault(size, []).append(_stand(place, cases[place], claim, recipe.matching))
+    for size, stands in by_size.items():
+        deadline = time.monotonic() + (budget.seconds or math.inf) * len(stands)
+        for part in LEVELS:
+            matching = dataclasses.replace(recipe.matching, tv=part * recipe.matching.tv)
+            stands = _lowered(stands, size, dataclasses.replace(recipe, matching=matching), budget, deadline)
+            refined = _with(refined, stands)
+            stands = [stand for stand in stands if stand.gains]
     return refined
 
 
-def _lowered(stands: list[_Stand], recipe: Recipe, level: Budget) -> list[_Stand]:
-    """The cases as this level leaves them."""
+def _with(claims: list[Reconstruction | NotApplicable], stands: list[_Stand]) -> list[Reconstruction | NotApplicable]:
+    own = {stand.place: stand.claim for stand in stands}
+    return [own.get(place, claim) for place, claim in enumerate(claims)]
+
+
+def _lowered(stands: list[_Stand], size: int, recipe: Recipe, budget: Budget, deadline: float) -> list[_Stand]:
+    """The cases, of ``size`` examples each, as this level leaves them."""
     matching = dataclasses.replace(recipe.matching, dtype=torch.float64)
     smooth = dataclasses.replace(recipe, matching=matching, minimiser=_lbfgs, stalls=True)
     kinked = dataclasses.replace(recipe, minimiser=functools.partial(SignedAdam, rate=RATE))
-    examples = max((stand.case.knowledge.batch_size or 1 for stand in stands), default=1)
-    iterations = level.iterations or recipe.iterations
-    few = dataclasses.replace(level, iterations=min(STEPS * examples**2, iterations))
-    share = dataclasses.replace(level, iterations=math.ceil(iterations / len(LEVELS)))
-    first = _descended(stands, smooth, few)
-    second = _descended([stand for stand in first if not stand.gains], kinked, share)
+    iterations = budget.iterations or recipe.iterations
+    few, share = min(STEPS * size**2, iterations), math.ceil(iterations / len(LEVELS))
+    first = _descended(stands, smooth, dataclasses.replace(budget, iterations=few), deadline)
+    failed = [stand for stand in first if not stand.gains]
+    second = _descended(failed, kinked, dataclasses.replace(budget, iterations=share), deadline)
     return [stand for stand in first if stand.gains] + second
 
 
@@ -108,24 +118,37 @@ def _lbfgs(starts: Tensor, iterations: int, boxed: int) -> LBFGS:
     return LBFGS(starts)
 
 
-def _descended(stands: Sequence[_Stand], recipe: Recipe, level: Budget) -> list[_Stand]:
+def _descended(stands: list[_Stand], recipe: Recipe, budget: Budget, deadline: float) -> list[_Stand]:
     """Each case after one descent from its claim where that brings it nearer by enough, else as it was."""
-    if not stands:
-        return []
+    left = deadline - time.monotonic()
+    if not stands or left <= 0:
+        return [dataclasses.replace(stand, gains=False) for stand in stands]
     begin = [stand.claim.inputs for stand in stands if stand.claim.inputs is not None]
-    found = match([_labelled(stand) for stand in stands], recipe, level, begin)
+    # Compiling takes longer than a level.
+    seconds = left / len(stands) if math.isfinite(left) else None
+    level = dataclasses.replace(budget, restarts=1, seconds=seconds, compile=False)
+    try:
+        found = match([_labelled(stand) for stand in stands], recipe, level, begin)
+    except (RuntimeError, TypeError, ValueError, AssertionError, MemoryError) as error:
+        if len(stands) > 1:  # one's failure is not the others'
+            return [after for stand in stands for after in _descended([stand], recipe, budget, deadline)]
+        told = textwrap.shorten(f"not refined in {recipe.matching.dtype or 'its own type'}: {error}", LEGIBLE)
+        claim = dataclasses.replace(stands[0].claim, notes=(*stands[0].claim.notes, told))
+        return [dataclasses.replace(stands[0], claim=claim, gains=False)]
     return [_nearer(stand, claim, recipe.matching) for stand, claim in zip(stands, found, strict=True)]
 
 
 def _nearer(stand: _Stand, claim: Reconstruction | NotApplicable, matching: Matching) -> _Stand:
-    assert isinstance(claim, Reconstruction)  # as the search's was
+    if isinstance(claim, NotApplicable):
+        return dataclasses.replace(stand, gains=False)
     before = stand.claim
     spent = before.iterations + claim.iterations
-    after = _stand(stand.place, stand.case, claim, matching) if claim.converged else stand
-    if after.distance <= FALL * stand.distance:
-        notes = tuple(dict.fromkeys((*before.notes, *claim.notes)))
-        claim = dataclasses.replace(claim, diverged=before.diverged, iterations=spent, notes=notes)
-        return dataclasses.replace(after, claim=claim)
+    if claim.converged:
+        after = _stand(stand.place, stand.case, claim, matching)
+        if after.distance <= FALL * stand.distance:
+            notes = tuple(dict.fromkeys((*before.notes, *claim.notes)))
+            claim = dataclasses.replace(claim, diverged=before.diverged, iterations=spent, notes=notes)
+            return dataclasses.replace(after, claim=claim)
     return dataclasses.replace(stand, claim=dataclasses.replace(before, iterations=spent), gains=False)
 
 

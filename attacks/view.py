@@ -158,7 +158,7 @@ def _type(array: object) -> str:
 class Budget:
     """How hard an attack may try: steps per restart, restarts, and wall seconds after which it must stop.
 
-    Refining the best restart's claim may take as many steps as a few restarts more.
+    Refining the best restart's claim may take ``iterations`` once more at each of five levels.
     None leaves the choice to the attack's own default. With ``compile`` a search runs its objective through
     ``torch.compile``: a minute or so at first, then fewer seconds a step.
     """

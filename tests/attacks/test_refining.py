@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import Budget, Knowledge, NotApplicable, Observation, reconstruct
+from attacks import Budget, Knowledge, NotApplicable, Observation, reconstruct, reconstruct_many
 from attacks.inverting import LONE
 from attacks.metrics import psnr
 from attacks.optimise import match
@@ -84,3 +84,42 @@ def test_a_model_that_takes_single_precision_alone_is_matched_in_it():
     )
     assert float(psnr(claim.inputs, x, UNIT)) > 25
     assert any("takes no torch.float64" in note for note in claim.notes)
+
+
+class Refusing(nn.Module):
+    """A tanh that takes single precision alone, and says so in no way that the engine expects."""
+
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise TypeError("float32 alone")
+        return x.tanh()
+
+
+def small_case(activation, count=1, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), activation, nn.Flatten(), nn.Linear(512, 4))
+    x = torch.rand((count, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+    y = torch.arange(count) % 4
+    know = Knowledge((1, 8, 8), 4, batch_size=count, labels=y, value_range=UNIT)
+    return Observation(model, gradient(model, x, y), "gradient"), know, seed
+
+
+def test_a_model_that_refuses_to_be_refined_keeps_what_the_search_found_and_spoils_no_other():
+    cases = [small_case(Refusing()), small_case(nn.Tanh())]
+    short = Budget(iterations=40, restarts=1)
+    refused, other = reconstruct_many("inverting_gradients", cases, budget=short)
+    assert refused.converged
+    assert any("not refined" in note and "float32 alone" in note for note in refused.notes)
+    alone = reconstruct("inverting_gradients", *cases[1][:2], budget=short)
+    assert not any("not refined" in note for note in other.notes)
+    torch.testing.assert_close(other.inputs, alone.inputs, atol=1e-3, rtol=0)
+
+
+def test_how_far_a_case_is_refined_does_not_hang_on_larger_ones_beside_it():
+    short = Budget(iterations=40, restarts=1)
+    one, larger = small_case(nn.Tanh()), small_case(nn.Sigmoid(), count=3)
+    alone = reconstruct("absolute_matching", *one[:2], budget=short)
+    beside = reconstruct_many("absolute_matching", [one, larger], budget=short)[0]
+    assert beside.iterations == alone.iterations
+    torch.testing.assert_close(beside.inputs, alone.inputs)
