@@ -22,8 +22,8 @@ Call = Callable[[Tensor, Constants], tuple[Tensor, Tensor]]
 Slope = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
 Derive = Callable[[Slope, Mapping[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
 
-_LEGIBLE = 160
-"""Letters of PyTorch's own reason that a note repeats."""
+LEGIBLE = 160
+"""Letters of a failure's own words that a note repeats."""
 
 
 class Batch:
@@ -47,7 +47,7 @@ class Batch:
         try:
             self.bind([0, 0])(middle)
         except (RuntimeError, NotImplementedError, MemoryError) as error:
-            reason = f"vmap cannot take this model ({textwrap.shorten(str(error), _LEGIBLE)})"
+            reason = f"vmap cannot take this model ({textwrap.shorten(str(error), LEGIBLE)})"
             if out_of_memory(error):
                 reason = "memory does not suffice for two"
             self.notes = (f"one candidate at a time: {reason}",)
@@ -124,7 +124,7 @@ class Batch:
                 fast(at, constants)
         except RuntimeError as error:
             self.compile = False
-            self.notes += (f"not compiled: {textwrap.shorten(str(error), _LEGIBLE)}",)
+            self.notes += (f"not compiled: {textwrap.shorten(str(error), LEGIBLE)}",)
             return graph
         return fast
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.batch import LEGIBLE
 from attacks.lbfgs import LBFGS
 from attacks.matching import Matching
 from attacks.objectives import total_variation
@@ -30,8 +31,6 @@ LEVELS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
 """Parts of the recipe's total variation."""
 FALL = 0.7
 """A level must lower the distance to this part of what it was; what falls more slowly is noise being followed."""
-LEGIBLE = 160
-"""Letters of a failure's own words that a note repeats."""
 STEPS, RATE = 150, 0.01
 """Steps of L-BFGS in a level for one example, and the rate at which signed Adam begins one, a tenth of a search's.
 Several examples are far worse conditioned together: steps grow with the square of how many, up to the budget's."""
@@ -91,14 +90,10 @@ def refine(
         for part in LEVELS:
             matching = dataclasses.replace(recipe.matching, tv=part * recipe.matching.tv)
             stands = _lowered(stands, size, dataclasses.replace(recipe, matching=matching), budget, deadline)
-            refined = _with(refined, stands)
+            for stand in stands:
+                refined[stand.place] = stand.claim
             stands = [stand for stand in stands if stand.gains]
     return refined
-
-
-def _with(claims: list[Reconstruction | NotApplicable], stands: list[_Stand]) -> list[Reconstruction | NotApplicable]:
-    own = {stand.place: stand.claim for stand in stands}
-    return [own.get(place, claim) for place, claim in enumerate(claims)]
 
 
 def _lowered(stands: list[_Stand], size: int, recipe: Recipe, budget: Budget, deadline: float) -> list[_Stand]:
